@@ -1,0 +1,52 @@
+# Two commands matter: `make repro` and `make test`. Both make the environment first; it is quick when nothing changed.
+.DEFAULT_GOAL := help
+VENV ?= .venv
+PYTHON ?= python3
+BASE ?= main
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export HF_HUB_DISABLE_TELEMETRY := 1
+export DO_NOT_TRACK := 1
+export DVC_NO_ANALYTICS := 1
+
+.PHONY: help setup repro report test lint recipe lock bench
+
+help: ## what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.lock ## the environment, from the lock in requirements.txt
+
+$(VENV)/.lock: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "anneal needs Python 3.11 or newer; name one: make setup PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+repro: setup ## from source material to a judged, merged model, then the report
+	dvc repro
+	@python -m stages.report $(BASE)
+
+report: setup ## what changed against BASE (main): reports/summary.md and reports/index.html
+	@python -m stages.report $(BASE)
+
+lint: setup ## ruff and mypy
+	ruff check stages tests bench
+	ruff format --check stages tests bench
+	mypy
+
+test: setup lint ## everything a commit must pass
+	OMP_NUM_THREADS=1 pytest
+
+recipe: ## copy recipes/NAME.yaml over params.yaml (FORCE=1 drops local edits)
+	@test -f "recipes/$(NAME).yaml" || { echo "make recipe NAME=...; there are: $(basename $(notdir $(wildcard recipes/*.yaml)))"; exit 1; }
+	@known=; for file in recipes/*.yaml; do cmp -s $$file params.yaml && known=1; done; \
+	if [ -z "$$known$(FORCE)" ] && ! git diff --quiet HEAD -- params.yaml; then \
+	  echo "params.yaml holds edits that are in no commit; commit them, or FORCE=1 to drop them"; exit 1; fi
+	@cp "recipes/$(NAME).yaml" params.yaml && echo "params.yaml is now recipes/$(NAME).yaml; next: dvc repro"
+
+bench: setup ## every measured claim, each a ratio against a named peer in the same run
+	@for script in bench/*.py; do echo "== $$script"; OMP_NUM_THREADS=1 python $$script || exit 1; done
+
+lock: setup ## write requirements.txt from the present environment
+	@{ sed -n '/^#/p' requirements.txt; pip freeze | grep -viE '^(nvidia-|triton|cuda-)' | sed 's/+cpu//'; } > requirements.tmp
+	@mv requirements.tmp requirements.txt && touch $(VENV)/.lock
