@@ -61,14 +61,15 @@ def folder(path: str | Path) -> dict[str, Prompt]:
 
 def _words(value: Any) -> str:
     if isinstance(value, dict):
-        return " ".join(str(v) for v in value.values())
+        # Records are stored with sorted keys, so the order of a file says nothing: the name leads, whatever the rest.
+        return " ".join(str(value[key]) for key in sorted(value, key=lambda key: (key != "name", key)))
     return "、".join(_words(v) for v in value) if isinstance(value, list) else str(value)
 
 
 def slots(facts: dict[str, Any]) -> dict[str, str]:
-    """Slot values of a sheet: lists joined by 、; a list of objects also gives `<key>_names`, their first values."""
+    """Slot values of a sheet: lists joined by 、; a list of objects with a name also gives `<key>_names`."""
     filled = {key: _words(value) for key, value in facts.items()}
     for key, value in facts.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            filled[f"{key}_names"] = "、".join(str(next(iter(v.values()))) for v in value)
+        if isinstance(value, list) and value and all(isinstance(v, dict) and "name" in v for v in value):
+            filled[f"{key}_names"] = "、".join(str(v["name"]) for v in value)
     return filled

@@ -1,0 +1,47 @@
+"""Numbers as people read them: shares in per cent, means with their interval, keys with their value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import html
+from .html import Safe, el
+from .revision import flat
+
+
+def figure(value: Any, share: bool = False) -> str:
+    """A number as people read it: shares in per cent, counts whole, the rest with three digits; an absent one is –."""
+    if value is None or isinstance(value, bool | str):
+        return "–" if value is None else str(value)
+    if isinstance(value, list | dict):
+        plain = isinstance(value, list) and not any(isinstance(part, list | dict) for part in value)
+        return (", ".join(map(str, value)) or "–") if plain else f"{len(value)} entries"
+    if share:
+        return f"{100 * value:.1f}%"
+    if isinstance(value, int) or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.3g}"
+
+
+def signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.2f}"
+
+
+def span(value: Any, low: Any, high: Any, share: bool = False) -> Safe:
+    """A mean with its interval behind it, smaller."""
+    if low is None or high is None:
+        return html.text(figure(value, share))
+    ends = f" [{figure(low, share)}, {figure(high, share)}]".replace("%,", ",")
+    return html.join(figure(value, share), el("span", ends, class_="interval"))
+
+
+def estimate(found: Any, share: bool = True) -> Safe:
+    """The same from a metric that is a mean with its interval, or a bare number."""
+    if isinstance(found, dict):
+        return span(found.get("mean"), found.get("low"), found.get("high"), share)
+    return html.text(figure(found, share))
+
+
+def listing(value: Any) -> Safe:
+    """Every value of a metrics file, nested keys joined by dots."""
+    return html.table(["", "value"], [[key, figure(found)] for key, found in flat(value).items()], class_="words")

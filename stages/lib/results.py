@@ -1,0 +1,126 @@
+"""The first half of the report: what the models achieve, by content type, by check, and text by text.
+
+Each section is a function of the present state. Where its stage has not run it is empty, and the page leaves it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from . import evidence, html
+from .evidence import SYSTEMS
+from .figures import estimate, figure, signed, span
+from .html import Safe, el, fold, table
+from .revision import Snapshot
+
+NONE = Safe("")
+
+
+def label(now: Snapshot, kind: str) -> Safe:
+    return el("span", (now.params.get("types") or {}).get(kind, kind), title=kind)
+
+
+def ordered(now: Snapshot, kinds: Sequence[str]) -> list[str]:
+    """Types in the order of params.yaml."""
+    known = list(now.params.get("types") or {})
+    return sorted(kinds, key=lambda kind: (known.index(kind) if kind in known else len(known), kind))
+
+
+def scores(now: Snapshot, _old: Snapshot) -> Safe:
+    """Per content type: the three systems, their intervals, the paired difference, who is best how often."""
+    found = now.metric("compare")
+    if not found:
+        return NONE
+    blocks = {kind: found["by_type"][kind] for kind in ordered(now, list(found.get("by_type", {})))}
+    blocks["all"] = {**found["overall"], **{key: found.get(key) for key in ("difference", "best")}}
+    rows, groups = [], []
+    for kind, block in blocks.items():
+        gap, best = block.get("difference") or {}, block.get("best") or {}
+        ends = {s: (block[s].get("intervals") or {}).get("score") or [None, None] for s in SYSTEMS}
+        means = [span(block[s]["score"], *ends[s]) for s in SYSTEMS]
+        name = "all types" if kind == "all" else label(now, kind)
+        wins = " / ".join(str(best.get(key, "–")) for key in (*SYSTEMS, "tie"))
+        between = html.join(
+            signed(gap.get("mean")),
+            el("span", f" [{signed(gap.get('low'))}, {signed(gap.get('high'))}]", class_="interval"),
+        )
+        rows.append([name, block["golden"]["n"], *means, between, figure(gap.get("p_holm", gap.get("p"))), wins])
+        plain = "all types" if kind == "all" else str((now.params.get("types") or {}).get(kind, kind))
+        groups.append((plain, [(s, block[s]["score"], *ends[s]) for s in SYSTEMS]))
+    head = ["type", "n", *SYSTEMS, "tuned − base", "p", "best: golden / tuned / base / tie"]
+    caption = (
+        f"Mean {found.get('score_kind', 'score')}, 1 to 5, with 95% intervals clustered over "
+        f"{figure(found.get('clusters'))} items; p of the difference by sign flips of items, Holm-corrected over types."
+    )
+    chart = html.bars(f"Mean {found.get('score_kind', 'score')} by content type", groups, 1, 5)
+    return html.join(table(head, rows), el("p", caption, class_="soft"), fold("as bars", html.legend(SYSTEMS), chart))
+
+
+WORDS = """strict: right type, own name, own facts, no foreign ones, and it stops. all facts: strict about every slot \
+that the vocabulary knows. repeats: itself, more than 99 of 100 golden texts do. copies: nearly a training text. \
+Controls are golden texts in the wrong place (swapped: of the same item and another type; other: of another item and \
+the same type): a check that sees anything refuses them."""
+
+
+def checks(now: Snapshot, _old: Snapshot) -> Safe:
+    """What arithmetic decides: strict, all facts, stops, likelihood, copies; and the controls that must fail."""
+    found = now.metric("evaluate")
+    if not found:
+        return NONE
+    rules = {name: (found.get("rules") or {}).get(name) or {} for name in SYSTEMS}
+    rows = []
+    for name in SYSTEMS:
+        stops, copies = ((found.get(key) or {}).get(name) or {} for key in ("stops", "copies"))
+        cells = [rules[name].get(key) for key in ("strict", "all_facts")]
+        cells += [stops.get("stopped"), stops.get("overrun"), copies.get("near")]
+        bits, chrf = (
+            now.metric("evaluate", "likelihood", name, "bits_per_byte"),
+            now.metric("evaluate", "overlap", name, "chrf"),
+        )
+        rows.append([name, *map(estimate, cells), figure(bits), figure(chrf)])
+    for name, control in (found.get("controls") or {}).items():
+        rows.append([html.join(el("span", "control", class_="mark"), name), estimate(control), *[""] * 6])
+    head = ["", "strict", "all facts", "stops", "repeats", "copies", "bits per byte", "chrF"]
+    names = sorted(set().union(*rules.values()) - {"by_type"})
+    each = table(["rule", *SYSTEMS], [[rule, *(estimate(rules[s].get(rule)) for s in SYSTEMS)] for rule in names])
+    return html.join(table(head, rows), el("p", WORDS, class_="soft"), fold("every rule by itself", each))
+
+
+CHOICES = {
+    "all": "all texts",
+    "strict": "tuned fails strict",
+    "facts": "tuned fails a fact",
+    "stop": "tuned does not stop",
+    "below": "tuned scores below base",
+    "unscored": "one is not scored",
+}
+
+
+def choice(name: str, title: str, options: dict[str, str]) -> Safe:
+    return el("select", *(el("option", t, value=key) for key, t in options.items()), id=name, aria_label=title)
+
+
+def browser(now: Snapshot, _old: Snapshot) -> Safe:
+    """Prompt and texts side by side; the script of the page fills it from JSON."""
+    rows, total = evidence.browser()
+    if not rows:
+        return el("p", "data/test.jsonl and data/checks.jsonl are not here; `dvc pull` or `dvc repro` brings them.")
+    kinds = ordered(now, sorted({row["type"] for row in rows}))
+    labels = {kind: (now.params.get("types") or {}).get(kind, kind) for kind in kinds}
+    tools = [
+        choice("kind", "content type", {"": "all types", **labels}),
+        choice("which", "which texts", CHOICES),
+        el("button", "previous ", el("kbd", "k"), id="previous", type="button"),
+        el("button", "next ", el("kbd", "j"), id="next", type="button"),
+        el("span", id="count", class_="soft", aria_live="polite"),
+    ]
+    parts = [
+        el("noscript", "This section needs JavaScript; the texts are also in data/checks.jsonl."),
+        el("div", *tools, class_="tools"),
+        el("div", id="record"),
+        html.data(rows, "rows"),
+        html.data(labels, "labels"),
+    ]
+    if len(rows) < total:
+        parts.append(el("p", f"{len(rows)} of {total} records fit this page; the rest is in data/checks.jsonl."))
+    return html.join(*parts)

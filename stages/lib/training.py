@@ -1,0 +1,141 @@
+"""What a training run needs beside the trainer: an order of rows, checkpoints to go on from, a plain adapter folder.
+
+A run that was killed and started again must end in the same bytes as one that was not; everything here serves that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import shutil
+import sys
+import warnings
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from . import chat, jsonl
+from .params import Refusal
+from .rows import Sampler
+
+_LIBRARIES = ("accelerate", "bitsandbytes", "peft", "tokenizers", "torch", "transformers", "trl")
+
+
+def fingerprint(paths: Iterable[Path], values: Any) -> str:
+    """Names a run by all that decides its bytes: files, values and library versions. Checkpoints belong to one name."""
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
+    digest.update(json.dumps({name: version(name) for name in _LIBRARIES}).encode())
+    for path in paths:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                digest.update(f"{file}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def quiet() -> None:
+    """TRL still uses names that transformers 5 deprecates, and bitsandbytes misses a CPU kernel that nobody needs."""
+    import datasets
+
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing` is deprecated", category=FutureWarning)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    datasets.disable_progress_bars()
+
+
+def trainer(seed: int, grouped: bool, **options: Any) -> Any:
+    """TRL's SFTTrainer on rows with `input_ids` and `labels`, in an order of our own and without model cards."""
+    from transformers import PrinterCallback
+    from transformers import Trainer as Plain
+    from trl import SFTTrainer
+
+    class Trainer(SFTTrainer):  # type: ignore[misc]
+        def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
+            lengths = [len(ids) for ids in (train_dataset or self.train_dataset)["input_ids"]]
+            epoch = lambda: int(self.state.epoch or 0)  # noqa: E731
+            return Sampler(lengths, self.args.train_batch_size, seed, grouped, epoch)
+
+        def compute_loss(self, model: Any, inputs: Any, *rest: Any, **options: Any) -> Any:
+            # TRL's fused head saves memory on a card; on a CPU it projects every position twice (+29% time a step).
+            if self.args.device.type == "cpu":
+                return Plain.compute_loss(self, model, inputs, *rest, **options)
+            return super().compute_loss(model, inputs, *rest, **options)
+
+        def create_model_card(self, *_args: Any, **_options: Any) -> None:
+            """Cards hold paths and versions of this machine."""
+
+    made = Trainer(**options)
+    made.remove_callback(PrinterCallback)
+    return made
+
+
+def watch(validate: bool) -> Any:
+    """A callback: progress on stderr, whole checkpoints marked as such, and a loss that is no number stops the run."""
+    from transformers import TrainerCallback
+
+    class Watch(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
+            # Logged with every checkpoint: a resumed run counts its mean loss from there.
+            if control.should_save or control.should_evaluate or state.global_step >= state.max_steps:
+                control.should_log = control.should_save = True
+                control.should_evaluate = validate
+
+        def on_log(self, _args: Any, state: Any, _control: Any, logs: Any = None, **_: Any) -> None:
+            seen = {name: float(logs[name]) for name in ("loss", "eval_loss", "grad_norm") if name in (logs or {})}
+            if any(not math.isfinite(value) for value in seen.values()):
+                raise Refusal(f"step {state.global_step}: the loss is no number any more; lower train.lr")
+            if seen and state.is_world_process_zero:
+                said = "  ".join(f"{name} {value:.4f}" for name, value in seen.items())
+                print(f"step {state.global_step}/{state.max_steps}  {said}", file=sys.stderr, flush=True)
+
+        def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
+            if state.is_world_process_zero:
+                (Path(args.output_dir) / f"checkpoint-{state.global_step}" / "complete").touch()
+
+    return Watch()
+
+
+def checkpoint(folder: Path) -> str | None:
+    """The newest whole checkpoint; one that a kill left half-written is removed."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    for path in found:
+        if not (path / "complete").exists():
+            shutil.rmtree(path)
+    whole = [path for path in found if path.exists()]
+    return str(whole[-1]) if whole else None
+
+
+def table(history: list[dict[str, Any]]) -> str:
+    """The log as tab-separated steps: step, epoch, loss, lr, validation_loss."""
+    names = {"loss": "loss", "learning_rate": "lr", "eval_loss": "validation_loss"}
+    steps: dict[int, dict[str, float]] = {}
+    for entry in history:
+        row = steps.setdefault(entry["step"], {"epoch": entry["epoch"]})
+        row |= {column: entry[name] for name, column in names.items() if name in entry}
+    columns = ["epoch", *names.values()]
+    lines = ["\t".join(["step", *columns])]
+    for step, row in sorted(steps.items()):
+        cells = [f"{row[column]:.6g}" if column in row else "" for column in columns]
+        lines.append("\t".join([str(step), *cells]))
+    return "\n".join(lines) + "\n"
+
+
+def save_adapter(model: Any, tokenizer: Any, base: Path, folder: Path) -> None:
+    """A plain PEFT folder of deterministic bytes: no card, no arguments, sorted target modules, a relative base path.
+
+    Its generation_config.json ends answers at every stop of the template, which the tokenizer's eos alone may not.
+    """
+    model.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text("utf-8"))
+    if isinstance(config["target_modules"], list):  # a set before, in another order in every process
+        config["target_modules"].sort()
+    config["base_model_name_or_path"] = str(base)
+    jsonl.write_text(path, json.dumps(config, indent=1, sort_keys=True) + "\n")
+    tokenizer.save_pretrained(folder)
+    path = base / "generation_config.json"
+    generation = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    generation |= {"eos_token_id": chat.stop_ids(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    jsonl.write_text(folder / path.name, json.dumps(generation, indent=1, sort_keys=True) + "\n")

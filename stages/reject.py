@@ -1,0 +1,155 @@
+"""reject: for each kept text one that is worse: weak, exaggerated, or with false facts.
+
+reads   data/filtered.jsonl, data/raw/<recipe>/offline, data/raw/<recipe>/vocabulary.json, prompts/<recipe>/reject
+writes  data/rejected.jsonl, reports/metrics/reject.json
+params  recipe, reject, rules, seed, teacher, types
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import model_validator
+
+from stages.lib import facts, jsonl, llm, phrases, prompts
+from stages.lib.facts import Vocabulary
+from stages.lib.jsonl import Record
+from stages.lib.params import Refusal, Section, Share, run
+
+Change = tuple[str, str, str]  # slot, the sheet's word, the false one
+# Records with the kind of their worse answer; gives a row for each, None for one that failed.
+Ask = Callable[[list[tuple[Record, str]]], list[Record | None]]
+
+
+class Reject(Section):
+    """Shares of the kinds; they add up to 1."""
+
+    weak: Share
+    exaggerated: Share
+    fake: Share
+
+    @model_validator(mode="after")
+    def _whole(self) -> Reject:
+        if abs(self.weak + self.exaggerated + self.fake - 1) > 1e-9:
+            raise ValueError("weak, exaggerated and fake must add up to 1")
+        return self
+
+
+def quotas(n: int, shares: dict[str, float]) -> dict[str, int]:
+    """Whole numbers that add up to n, each the share's or next to it: largest remainders first."""
+    exact = {kind: round(n * share, 9) for kind, share in shares.items()}
+    whole = {kind: int(value) for kind, value in exact.items()}
+    for kind in sorted(exact, key=lambda k: (whole[k] - exact[k], k))[: n - sum(whole.values())]:
+        whole[kind] += 1
+    return whole
+
+
+def assign(records: list[Record], reject: Reject, seed: int) -> dict[str, str]:
+    """Kind by record id: the quotas hold exactly over all records, and as nearly as can be in each content type.
+
+    A record's place is its rank by hash within its type, as a share of the type: one record more moves the others of
+    its type by less than a place, and only those at a border change their kind.
+    """
+
+    def order(record: Record) -> str:
+        return hashlib.sha256(f"{seed}/reject/{record['id']}".encode()).hexdigest()
+
+    places: list[tuple[float, str, str]] = []
+    for kind in sorted({record["type"] for record in records}):
+        ranked = sorted((r for r in records if r["type"] == kind), key=order)
+        places += [((rank + 0.5) / len(ranked), order(r), r["id"]) for rank, r in enumerate(ranked)]
+    kinds = [kind for kind, n in quotas(len(records), reject.model_dump()).items() for _ in range(n)]
+    return {name: kind for (_, _, name), kind in zip(sorted(places), kinds, strict=True)}
+
+
+def falsify(record: Record, rules: facts.Rules, known: Vocabulary, seed: int) -> list[Change]:
+    """One or two words of the sheet that the text names, each with a false one of the same slot."""
+    sheet, text, dice = record["facts"], record["text"], random.Random(f"{seed}/falsify/{record['id']}")
+    slots = [slot for slot in (*rules.foreign, *rules.also) if slot in known]
+    held = facts.strings(sheet)
+    told = [(slot, word) for slot in slots for word in facts.named(text, sheet, slot, known)]
+    # A word inside the product name would take the name with it: replacing one fact would falsify another.
+    name = str(sheet.get(rules.name, ""))
+    told = [pair for pair in told if pair[1] not in name] or told
+    changes: list[Change] = []
+    for slot, word in dice.sample(told, min(len(told), dice.randint(1, 2))):
+        taken = [*held, *(false for _, _, false in changes)]
+        # Neither part nor whole of a true word: it must be plain that the reply tells the false one.
+        false = [w for w in known[slot] if w not in text and not any(w in own or own in w for own in taken)]
+        if false:
+            changes.append((slot, word, dice.choice(false)))
+    if not changes:
+        raise Refusal(f"{record['id']}: its text names no fact of {', '.join(slots) or 'rules.foreign'} that could be "
+                      "replaced; set reject.fake to 0")  # fmt: skip
+    return changes
+
+
+def checker(record: Record, changes: list[Change], known: Vocabulary) -> Callable[[str], str]:
+    """What a worse answer must be: another text, and with the false facts it was asked for."""
+
+    def check(text: str) -> str:
+        if "".join(text.split()) == "".join(record["text"].split()):
+            raise ValueError("the same text as the chosen one")
+        for slot, _, false in changes:
+            if f"{slot}:{false}" not in facts.foreign(text, record["facts"], known, [slot]):
+                raise ValueError(f"does not tell the false fact {false}")
+        return text.strip()
+
+    return check
+
+
+def fill(records: list[Record], reject: Reject, seed: int, ask: Ask) -> list[Record]:
+    """One worse answer for each record; those that fail are left out, and the shares are exact over the rest.
+
+    When some fail, the kinds of the rest are drawn again; all but a few are the same, and only those few are asked.
+    """
+    made: dict[tuple[str, str], Record] = {}
+    alive = records
+    while True:
+        kinds = assign(alive, reject, seed)
+        todo = [(r, kinds[r["id"]]) for r in alive if (r["id"], kinds[r["id"]]) not in made]
+        if not todo:
+            return [made[r["id"], kinds[r["id"]]] for r in alive]
+        fresh = dict(zip([(r["id"], kind) for r, kind in todo], ask(todo), strict=True))
+        made |= {key: row for key, row in fresh.items() if row is not None}
+        failed = {name for (name, _), row in fresh.items() if row is None}
+        alive = [r for r in alive if r["id"] not in failed]
+
+
+def main(recipe: str, reject: Reject, rules: facts.Rules, seed: int, teacher: llm.Chat, types: dict[str, str]) -> None:
+    records = jsonl.read("data/filtered.jsonl", "id", "item", "type", "facts", "text")
+    bank, known = Path("data/raw") / recipe / "offline", facts.vocabulary(rules.vocabulary)
+    wanted = [kind for kind, share in reject.model_dump().items() if share]
+    asked = {kind: prompts.Prompt(Path("prompts") / recipe / "reject" / f"{kind}.md") for kind in wanted}
+    respond, answers = phrases.teacher(bank), list[llm.Answer]()
+
+    def ask(todo: list[tuple[Record, str]]) -> list[Record | None]:
+        calls, rows = [], []
+        for r, kind in todo:
+            changes = falsify(r, rules, known, seed) if kind == "fake" else []
+            told = "\n".join(f"{true} → {false}" for _, true, false in changes)
+            slots = {**prompts.slots(r["facts"]), "label": types[r["type"]], "text": r["text"], "changes": told}
+            # Two texts of one item and type get the same prompt for a weak one, and must not get the same answer.
+            sample = int(r["id"].rsplit("/", 1)[-1])
+            check = checker(r, changes, known)
+            calls.append(llm.Call(f"{r['id']}/{kind}", asked[kind].messages(**slots), sample, check))
+            row = {key: r[key] for key in ("id", "item", "type")}
+            rows.append(row | {"kind": kind, "changes": [[true, false] for _, true, false in changes]})
+        fresh = llm.ask(calls, teacher, "teacher", respond, material=bank, earlier=answers, total=len(records))
+        answers.extend(fresh)
+        return [None if a.status == "failed" else {**r, "text": a.value} for r, a in zip(rows, fresh, strict=True)]
+
+    rows = fill(records, reject, seed, ask)
+    jsonl.write("data/rejected.jsonl", rows)
+    kinds = Counter(row["kind"] for row in rows)
+    shares = {kind: n / len(rows) for kind, n in kinds.items()}
+    metrics = {"n": len(rows), "kinds": kinds, "shares": shares} | llm.bill(answers)
+    jsonl.write_json("reports/metrics/reject.json", metrics)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,180 @@
+"""train: LoRA / QLoRA supervised fine-tuning, loss on the assistant's words and its stop token.
+
+reads   data/train.jsonl, data/validation.jsonl, models/base
+writes  models/adapter, reports/metrics/train.json, reports/plots/train.tsv
+params  seed, threads, train
+
+On several cards: `accelerate launch --num_processes 4 -m stages.train`; a step then takes four times as many rows.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from stages.lib import chat, jsonl, model, rows, template, training
+from stages.lib.params import Count, Refusal, Section, root, run, work
+from stages.lib.rows import Rows, encode, positions, prove
+
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+BASE = Path("models/base")
+
+
+class Lora(Section):
+    """Low-rank adapters, Hu et al. 2021. `rslora` scales by alpha / sqrt(r), `dora` learns size and direction apart."""
+
+    r: Count
+    alpha: Count
+    dropout: Share
+    targets: Literal["all-linear"] | list[str]
+    rslora: bool
+    dora: bool
+
+
+class Train(Section):
+    """All that changes the adapter. Each `eval_steps` the validation loss is measured and a checkpoint is kept."""
+
+    lora: Lora
+    quantize: Literal["none", "nf4"]
+    dtype: Literal["auto", "float32", "bfloat16", "float16"]
+    turns: Literal["last", "all"]
+    epochs: Positive
+    batch_size: Count
+    accumulation: Count
+    batches: Literal["random", "length"]
+    packing: Count | None
+    optimizer: Literal["adamw_torch", "adamw_torch_fused", "paged_adamw_8bit"]
+    lr: Positive
+    schedule: Literal["constant_with_warmup", "linear", "cosine"]
+    warmup: Share
+    weight_decay: Annotated[float, Field(ge=0)]
+    adam_beta2: Share
+    max_grad_norm: Positive
+    checkpointing: bool
+    log_steps: Count
+    eval_steps: Count
+    patience: Count | None
+    keep: Literal["best", "last"]
+
+
+def read(path: str, tokenizer: Any, train: Train) -> Rows:
+    """The rows of a file, none longer than the model or a packed row holds."""
+    limit = min(positions(BASE), train.packing or math.inf)
+    holder = "train.packing holds" if limit == train.packing else f"{BASE} has positions for"
+    return encode(path, tokenizer, train.turns, limit, holder)
+
+
+def check(train: Train, validate: bool) -> None:
+    """What cannot be had is refused before anything is loaded."""
+    if train.quantize == "nf4" and not model.device().startswith("cuda"):
+        raise Refusal(f"params.yaml: train.quantize: nf4 needs a CUDA card, this device is {model.device()}; set none")
+    if train.dtype == "float16" and not model.device().startswith("cuda"):
+        raise Refusal(f"params.yaml: train.dtype: float16 needs a CUDA card, this device is {model.device()}; set auto")
+    if not validate and (train.patience is not None or train.keep == "best"):
+        raise Refusal("data/validation.jsonl: empty, but train.patience or train.keep: best needs it; see split")
+    if train.packing is not None and train.batches == "length":
+        raise Refusal("params.yaml: train.batches: length does nothing for packed rows; set random, or empty packing")
+
+
+def config(train: Train, seed: int, folder: Path, validate: bool) -> Any:
+    """TRL's arguments; its own defaults (bf16, gradient checkpointing, cutting at 1024 tokens) are all overridden."""
+    import torch
+    from trl import SFTConfig
+
+    number = model.dtype(train.dtype)
+    every = {"eval_steps": train.eval_steps, "save_steps": train.eval_steps, "logging_steps": train.log_steps}
+    steps = {"eval_strategy": "steps" if validate else "no", "save_strategy": "steps", "save_total_limit": 1}
+    best = {"load_best_model_at_end": train.keep == "best", "metric_for_best_model": "eval_loss"} if validate else {}
+    batch = {"per_device_train_batch_size": train.batch_size, "per_device_eval_batch_size": train.batch_size}
+    return SFTConfig(
+        output_dir=str(folder), seed=seed, data_seed=seed, report_to="none", disable_tqdm=True,
+        num_train_epochs=train.epochs, gradient_accumulation_steps=train.accumulation, optim=train.optimizer,
+        learning_rate=train.lr, lr_scheduler_type=train.schedule, warmup_steps=train.warmup,
+        weight_decay=train.weight_decay, adam_beta2=train.adam_beta2, max_grad_norm=train.max_grad_norm,
+        bf16=number == torch.bfloat16, fp16=number == torch.float16, use_cpu=model.device() == "cpu",
+        gradient_checkpointing=train.checkpointing, max_length=train.packing, packing=train.packing is not None,
+        eval_packing=False, logging_nan_inf_filter=False, dataloader_pin_memory=torch.cuda.is_available(),
+        **every, **steps, **best, **batch,
+    )  # fmt: skip
+
+
+def learn(train: Train, seed: int, tokenizer: Any, learnt: Rows, held: Rows, folder: Path) -> Any:
+    """The trainer after training; it goes on from the newest checkpoint in `folder`."""
+    training.quiet()
+    import torch
+    from peft import LoraConfig
+    from transformers import EarlyStoppingCallback
+
+    args = config(train, seed, folder, bool(held.ids))
+    lora = train.lora
+    adapter = LoraConfig(
+        r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.targets, bias="none",
+        use_rslora=lora.rslora, use_dora=lora.dora, task_type="CAUSAL_LM",
+    )  # fmt: skip
+    # Half-precision weights are for cards; elsewhere `dtype` only sets the autocast, and weights stay exact.
+    number = train.dtype if model.device().startswith("cuda") else "float32"
+    base = model.load(BASE, dtype=number, quantize=None if train.quantize == "none" else train.quantize)
+    callbacks = [training.watch(bool(held.ids))]
+    callbacks += [EarlyStoppingCallback(early_stopping_patience=train.patience)] if train.patience else []
+    try:
+        trainer = training.trainer(
+            seed, train.batches == "length", model=base, args=args, train_dataset=learnt.dataset(),
+            eval_dataset=held.dataset() if held.ids else None, processing_class=tokenizer, peft_config=adapter,
+            callbacks=callbacks,
+        )  # fmt: skip
+    except ValueError as err:  # target modules that do not exist, several cards without a launcher
+        raise Refusal(f"params.yaml: train: {err}") from None
+    prove(trainer, learnt, chat.stop_ids(tokenizer))
+    try:
+        trainer.train(resume_from_checkpoint=training.checkpoint(folder))
+    except torch.OutOfMemoryError:
+        raise Refusal("params.yaml: train.batch_size: out of memory; halve it and double train.accumulation") from None
+    return trainer
+
+
+def summary(trainer: Any, learnt: Rows, held: Rows, stops: list[int]) -> dict[str, Any]:
+    """What DVC compares: no run time in it, and the same after a resume."""
+    losses = [(row["eval_loss"], row["step"]) for row in trainer.state.log_history if "eval_loss" in row]
+    best, step = min(losses, default=(None, None))
+    trainable, total = trainer.model.get_nb_trainable_parameters()
+    return {
+        "validation_loss": {"best": best, "best_step": step, "last": losses[-1][0] if losses else None},
+        "steps": trainer.state.global_step,
+        "epochs": trainer.state.epoch,
+        "stopped_early": trainer.state.global_step < trainer.state.max_steps,
+        "parameters": {"trainable": trainable, "total": total, "share": trainable / total},
+        "rows": {"train": len(learnt.ids), "validation": len(held.ids)},
+        "refused": {"train": learnt.refused, "validation": held.refused},
+        "tokens": {"train": sum(map(len, learnt.ids)), "learnt": learnt.count()},
+        "stops_learnt": sum(labels[-1] in stops for labels in learnt.labels) / len(learnt.labels),
+    }
+
+
+def main(seed: int, threads: int, train: Train) -> None:
+    if "LOCAL_RANK" in os.environ and model.device().startswith("cuda"):
+        os.environ["ANNEAL_DEVICE"] = f"cuda:{os.environ['LOCAL_RANK']}"  # one card per process of a launcher
+    check(train, bool(jsonl.read("data/validation.jsonl")))
+    model.threads(threads)
+    tokenizer = model.tokenizer(BASE)
+    learnt, held = (read(f"data/{name}.jsonl", tokenizer, train) for name in ("train", "validation"))
+    values = [seed, threads, train.model_dump(), model.device().partition(":")[0], os.environ.get("WORLD_SIZE"), root()]
+    data = [BASE, Path("data/train.jsonl"), Path("data/validation.jsonl")]
+    code = [Path(str(module.__file__)) for module in (chat, model, rows, template, training)]
+    folder = work("train") / training.fingerprint([*data, *code, Path(__file__)], values)
+    trainer = learn(train, seed, tokenizer, learnt, held, folder)
+    if trainer.is_world_process_zero():
+        adapter = trainer.accelerator.unwrap_model(trainer.model)
+        jsonl.write_folder("models/adapter", lambda out: training.save_adapter(adapter, tokenizer, BASE, out))
+        jsonl.write_text("reports/plots/train.tsv", training.table(trainer.state.log_history))
+        jsonl.write_json("reports/metrics/train.json", summary(trainer, learnt, held, chat.stop_ids(tokenizer)))
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,149 @@
+"""The intervals against statsmodels and scipy, by simulation, and against the ways in which rows lie."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from stages.lib import stats
+
+
+def drawn(seed: int, clusters: int = 19, size: int = 9, icc: float = 0.3) -> tuple[list[float], list[str]]:
+    """Values with true mean 0 and variance 1, of which the share `icc` is common to a cluster."""
+    rng = np.random.default_rng(seed)
+    common = np.repeat(rng.normal(size=clusters), size) * math.sqrt(icc)
+    values = common + rng.normal(size=clusters * size) * math.sqrt(1 - icc)
+    return values.tolist(), [f"p{i // size:02}" for i in range(clusters * size)]
+
+
+def holds(estimate: stats.Estimate, truth: float) -> bool:
+    assert estimate.low is not None
+    assert estimate.high is not None
+    return estimate.low <= truth <= estimate.high
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_mean_is_the_clustered_regression_of_statsmodels(seed: int) -> None:
+    import statsmodels.api as sm
+
+    values, clusters = drawn(seed, clusters=7 + seed, size=6)
+    values, clusters = values[seed:], clusters[seed:]  # unequal clusters
+    ours = stats.mean(values, clusters)
+    codes = np.unique(clusters, return_inverse=True)[1]
+    theirs = sm.OLS(values, np.ones(len(values))).fit(cov_type="cluster", cov_kwds={"groups": codes}, use_t=True)
+    assert ours.mean == pytest.approx(theirs.params[0])
+    assert ours.se == pytest.approx(theirs.bse[0])
+    assert (ours.low, ours.high) == pytest.approx(tuple(theirs.conf_int()[0]))
+    assert (ours.n, ours.clusters) == (len(values), 7 + seed)
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 19), (3, 19), (160, 171), (171, 171)])
+def test_wilson_is_that_of_statsmodels(hits: int, n: int) -> None:
+    from statsmodels.stats.proportion import proportion_confint
+
+    assert stats.wilson(hits / n, n) == pytest.approx(proportion_confint(hits, n, method="wilson"), abs=1e-12)
+
+
+def test_interval_covers_the_truth_where_rows_would_not() -> None:
+    covered = naive = 0
+    for seed in range(400):
+        values, clusters = drawn(seed)
+        covered += holds(stats.mean(values, clusters), 0.0)
+        naive += holds(stats.mean(values, [str(i) for i in range(len(values))]), 0.0)
+    assert covered / 400 >= 0.93
+    assert naive / 400 <= 0.80, "the simulation has lost its clusters, so that it proves nothing"
+
+
+def test_rate_covers_the_truth_in_clusters() -> None:
+    covered = 0
+    for seed in range(400):
+        values, clusters = drawn(seed)
+        covered += holds(stats.rate([v < 0.8416 for v in values], clusters), 0.8)
+    assert covered / 400 >= 0.93
+
+
+def test_repeating_every_row_changes_no_standard_error() -> None:
+    values, clusters = drawn(1)
+    flags = [v > 0 for v in values]
+    once, thrice = stats.mean(values, clusters), stats.mean(values * 3, clusters * 3)
+    assert thrice.se == pytest.approx(once.se)
+    assert (thrice.low, thrice.high) == pytest.approx((once.low, once.high))
+    once, thrice = stats.rate(flags, clusters), stats.rate(flags * 3, clusters * 3)
+    assert (thrice.low, thrice.high) == pytest.approx((once.low, once.high))
+
+
+def test_rate_never_claims_more_than_independent_rows() -> None:
+    names = [f"p{i // 9:02}" for i in range(171)]
+    perfect = stats.rate([True] * 171, names)
+    assert (perfect.mean, perfect.high) == (1.0, 1.0)
+    assert perfect.low == pytest.approx(stats.wilson(1.0, 171, 2.10092)[0], abs=1e-5)
+    # Every product fails once: the cluster error is 0, which is no reason to claim an exact share.
+    spread = stats.rate([i % 9 != 0 for i in range(171)], names)
+    assert (spread.low, spread.high) == pytest.approx(stats.wilson(8 / 9, 171, 2.10092), abs=1e-5)
+    # Whole products fail: 19 observations, whatever the number of rows.
+    whole = stats.rate([i >= 27 for i in range(171)], names)
+    assert (whole.low, whole.high) == pytest.approx(stats.wilson(16 / 19, 18, 2.10092), abs=1e-5)
+    assert stats.rate([True, False], ["p", "p"]).low is None
+
+
+def test_what_cannot_be_known_is_none() -> None:
+    assert stats.mean([], []).row() == {
+        "n": 0, "clusters": 0, "mean": None, "se": None, "low": None, "high": None,
+    }  # fmt: skip
+    single = stats.mean([1.0, 2.0], ["p", "p"])
+    assert (single.mean, single.se, single.low) == (1.5, None, None)
+    assert stats.detectable(single) is None
+    assert stats.sign_flip([1.0, 2.0], ["p", "p"], 1) is None
+    assert stats.rate([], []).mean is None
+    with pytest.raises(ValueError, match="2 values for 1"):
+        stats.mean([1.0, 2.0], ["p"])
+
+
+def test_paired_uses_what_both_hold() -> None:
+    clusters = {f"p{i}/{k}": f"p{i}" for i in range(10) for k in range(3)}
+    right = {key: float(len(key) + int(key[1])) for key in clusters}
+    left = {key: value + 0.5 + 0.1 * (int(key[-1]) - 1) for key, value in right.items() if key != "p9/2"}
+    result = stats.paired(left, right, clusters, seed=1)
+    assert result["n"] == 29
+    assert result["clusters"] == 10
+    assert result["mean"] == pytest.approx(0.4965517)
+    assert result["low"] > 0.48
+    assert result["p"] < 0.01
+    assert 0 < result["detectable"] < 0.05
+    assert result == stats.paired(dict(reversed(left.items())), right, clusters, seed=1)
+
+
+def test_sign_flip_is_that_of_scipy() -> None:
+    from scipy.stats import permutation_test
+
+    values, clusters = drawn(3, clusters=10, size=3)
+    shifted = [v + 0.3 for v in values]
+    sums = np.asarray(shifted).reshape(10, 3).sum(axis=1)
+    exact = permutation_test((sums,), np.sum, permutation_type="samples", n_resamples=np.inf)
+    assert stats.sign_flip(shifted, clusters, 1) == pytest.approx(exact.pvalue, abs=0.015)
+    assert stats.sign_flip([0.0] * 30, clusters, 1) == 1.0
+
+
+def test_detectable_effect_has_the_power_it_promises() -> None:
+    effect = stats.detectable(stats.mean(*drawn(0)))
+    found = 0
+    typical = float(np.median([stats.detectable(stats.mean(*drawn(seed))) for seed in range(50)]))
+    for seed in range(300):
+        values, clusters = drawn(seed)
+        low = stats.mean([v + typical for v in values], clusters).low
+        assert low is not None
+        found += low > 0
+    assert effect is not None
+    assert found / 300 == pytest.approx(0.8, abs=0.08)
+
+
+def test_holm_is_that_of_statsmodels() -> None:
+    from statsmodels.stats.multitest import multipletests
+
+    raw: dict[str, float | None] = {"a": 0.01, "b": 0.04, "c": None, "d": 0.03, "e": 0.2}
+    ours = stats.holm(raw)
+    theirs = multipletests([0.01, 0.04, 0.03, 0.2], method="holm")[1]
+    assert ours.pop("c") is None
+    assert list(ours.values()) == pytest.approx(list(theirs))

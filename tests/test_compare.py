@@ -1,0 +1,174 @@
+"""compare: numbers at the paths that others read, failures never scored, and no winner where there is none."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages import compare
+from stages.lib import jsonl
+from stages.lib.params import Refusal
+
+TYPES = ("ad", "note")
+USUAL = {"golden": 4.6, "tuned": 4.2, "base": 2.0}
+
+
+@pytest.fixture
+def folder(toy: Path) -> Path:
+    """A checkout before `compare`: 10 items of 2 types; tuned .4 below golden, base far below and never right."""
+    checks: list[dict[str, Any]] = []
+    for system, usual in USUAL.items():
+        rows = []
+        for item in range(10):
+            for kind in TYPES:
+                dice = random.Random(f"{system}/{item}/{kind}")
+                row = {"id": f"p{item}/{kind}", "item": f"p{item}", "type": kind}
+                good = system == "golden" or (system == "tuned" and item > 0)
+                checks.append(row | {"system": system, "strict": good, "all_facts": good and item > 1, "stopped": good})
+                score = usual + 0.1 * (item % 3) + dice.uniform(-0.02, 0.02)
+                rows.append(row | {"outcome": "ok", "score": score, "dims": {}, "judge_id": "j"})
+        jsonl.write(f"data/judgements/{system}.jsonl", rows)
+        judged = {"judge_ids": {"one": "j"}, "score_kind": "rule score"}
+        jsonl.write_json(f"reports/metrics/judge/{system}.json", judged)
+    jsonl.write("data/checks.jsonl", checks)
+    control = {"n": 20, "mean": 0.0}
+    jsonl.write_json("reports/metrics/evaluate.json", {"controls": {"swapped": control, "other": control}})
+    return toy
+
+
+def run(tie: float = 0.05) -> dict[str, Any]:
+    compare.main(compare=compare.Compare(tie=tie), seed=42)
+    numbers: dict[str, Any] = json.loads(Path("reports/metrics/compare.json").read_text("utf-8"))
+    return numbers
+
+
+def edit(system: str, **changes: Any) -> None:
+    """Change the judgements of one system; a value may be a function of the place of the row."""
+    path = f"data/judgements/{system}.jsonl"
+    rows = [
+        row | {key: value(place) if callable(value) else value for key, value in changes.items()}
+        for place, row in enumerate(jsonl.read(path))
+    ]
+    jsonl.write(path, rows)
+
+
+def test_the_paths_that_others_read(folder: Path) -> None:
+    numbers = run()
+    expected = {"golden": (4.69, 1.0, 0.8, 1.0), "tuned": (4.29, 0.9, 0.8, 0.9), "base": (2.09, 0.0, 0.0, 0.0)}
+    for system, (score, strict, all_facts, stop_rate) in expected.items():
+        part = numbers["overall"][system]
+        assert (part["n"], part["n_scored"]) == (20, 20)
+        assert part["score"] == pytest.approx(score, abs=0.02)
+        assert (part["strict"], part["all_facts"], part["stop_rate"]) == (strict, all_facts, stop_rate)
+        for name in ("score", "strict", "all_facts", "stop_rate"):
+            low, high = part["intervals"][name]
+            assert low <= part[name] <= high
+        assert part["bounds"] == [part["score"]] * 2
+    assert set(numbers["by_type"]) == set(TYPES)
+    for part in numbers["by_type"].values():
+        assert {part[system]["n"] for system in USUAL} == {10}
+        assert part["difference"]["n"] == part["difference"]["clusters"] == 10
+        assert part["difference"]["p_holm"] >= part["difference"]["p"]
+    gap = numbers["difference"]
+    assert (gap["n"], gap["clusters"]) == (20, 10)
+    assert gap["mean"] == pytest.approx(2.2, abs=0.02)
+    assert 2.15 < gap["low"] < gap["mean"] < gap["high"] < 2.25
+    assert gap["p"] < 0.01
+    assert numbers["to_golden"]["mean"] == pytest.approx(-0.4, abs=0.02)
+    assert numbers["best"] == {"golden": 20, "tuned": 0, "base": 0, "tie": 0, "n": 20}
+    assert (numbers["score_kind"], numbers["judge_ids"]) == ("rule score", {"one": "j"})
+    assert numbers["controls"]["swapped"] == {"n": 20, "mean": 0.0}
+
+
+def test_best_counts_ties_and_skips_what_has_no_score() -> None:
+    def counts(*scores: tuple[float | None, float | None, float | None], tie: float = 0.05) -> list[int]:
+        rows = [dict(zip(("golden", "tuned", "base"), row, strict=True)) for row in scores]
+        found = compare.best(rows, tie)
+        return [found[key] for key in ("golden", "tuned", "base", "tie", "n")]
+
+    assert counts((5, 4, 3), (4, 5, 3), (3, 4, 5)) == [1, 1, 1, 0, 3]
+    # An argmax would crown the first of three equals.
+    assert counts((4, 4, 4), (4.8, 4.75, 1)) == [0, 0, 0, 2, 2]
+    assert counts((4.8, 4.75, 1), tie=0.04) == [1, 0, 0, 0, 1]
+    assert counts((4.8, 4.74, 1)) == [1, 0, 0, 0, 1]
+    assert counts((5, 4, None), (None, 4, 3)) == [0, 0, 0, 0, 0]
+
+
+def test_a_failure_is_no_score_and_no_comparison(folder: Path) -> None:
+    edit("base", outcome=lambda i: "timeout" if i < 5 else "ok", score=lambda i: None if i < 5 else 3.0)
+    numbers = run()
+    base = numbers["overall"]["base"]
+    assert (base["n"], base["n_scored"], base["score"]) == (20, 15, 3.0)
+    assert base["bounds"] == [(15 * 3 + 5) / 20, (15 * 3 + 25) / 20]
+    assert base["strict"] == 0, "a text that no judge scored was checked all the same"
+    assert numbers["difference"]["n"] == 15
+    assert numbers["to_golden"]["n"] == 20
+    assert numbers["best"]["n"] == 15
+    edit("base", outcome="http", score=5.0)  # whatever stands there, a failure has no score
+    numbers = run()
+    assert numbers["overall"]["base"]["score"] is None
+    assert numbers["overall"]["base"]["bounds"] == [1, 5]
+    assert numbers["difference"] == {
+        "n": 0, "clusters": 0, "mean": None, "se": None, "low": None, "high": None, "p": None, "detectable": None,
+    }  # fmt: skip
+
+
+def test_no_difference_is_called_none(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit("tuned", score=lambda i: 3 + (i // 2 % 2) * 0.4)
+    edit("base", score=lambda i: 3.2 + (i // 2 % 3) * 0.01)
+    gap = run()["difference"]
+    assert gap["low"] < 0 < gap["high"]
+    assert gap["p"] > 0.05
+    assert gap["detectable"] > abs(gap["mean"])
+    assert "~ " in capsys.readouterr().out.split("all ")[-1]
+
+
+def test_table_shows_every_row_denominators_and_the_kind_of_score(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit("base", outcome=lambda i: "ok" if i else "refusal", score=lambda i: 2.0 if i else None)
+    run()
+    out = capsys.readouterr().out
+    for words in ("rule score", "95% interval", "swapped 0.00 of 20", "2.00 (19)", "2.00 (9)", "1.00/0.90/0.00"):
+        assert words in out, words
+    lines = [line for line in out.splitlines() if line.startswith("│")]
+    assert [line.split()[1] for line in lines] == ["ad", "note", "all"]
+    assert max(map(len, out.splitlines())) <= 160
+    assert "~" not in "".join(lines)
+
+
+def test_order_of_rows_changes_no_byte(folder: Path) -> None:
+    run()
+    before = Path("reports/metrics/compare.json").read_bytes()
+    for path in ("data/checks.jsonl", *(f"data/judgements/{system}.jsonl" for system in USUAL)):
+        rows = jsonl.read(path)
+        random.Random(3).shuffle(rows)
+        jsonl.write(path, rows)
+    run()
+    assert Path("reports/metrics/compare.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("change", [{"judge_ids": {"one": "k"}}, {"score_kind": "model score"}])
+def test_scores_of_two_judges_do_not_share_a_table(folder: Path, change: dict[str, Any]) -> None:
+    path = Path("reports/metrics/judge/tuned.json")
+    jsonl.write_json(path, json.loads(path.read_text("utf-8")) | change)
+    with pytest.raises(
+        Refusal, match=r"judge/tuned\.json: (judge_ids|score_kind) .* differs from golden's .*; judge ag"
+    ):
+        run()
+    assert not Path("reports/metrics/compare.json").exists()
+
+
+def test_systems_with_different_records_are_refused(folder: Path) -> None:
+    rows = jsonl.read("data/judgements/base.jsonl")
+    jsonl.write("data/judgements/base.jsonl", rows[1:])
+    with pytest.raises(Refusal, match=r"data/judgements/base\.jsonl: other ids than data/checks\.jsonl"):
+        run()
+    checks = [row for row in jsonl.read("data/checks.jsonl") if (row["system"], row["id"]) != ("base", rows[0]["id"])]
+    jsonl.write("data/checks.jsonl", checks)
+    with pytest.raises(Refusal, match="the systems hold different records"):
+        run()

@@ -1,0 +1,322 @@
+"""What a change costs: every section of params, every prompt folder and source file, and the stages that run again.
+
+The table is the most that an edit can cost: an output with the same bytes as before stops the rerun earlier. All rows
+are followed along dvc.yaml; the rows of ASKED are put to DVC itself as well, on stubs of the stages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import ROOT, load_yaml, pipeline
+
+# DVC's own use of pygtrie.
+pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")
+
+# A stub makes folders for models, as the stages do; its bytes differ on every run.
+STUB = """for out in "$@"; do
+  case $out in models/*) mkdir -p "$out"; out=$out/file ;; *) mkdir -p "$(dirname "$out")" ;; esac
+  od -An -N16 -tx1 /dev/urandom > "$out"
+done
+"""
+
+# What follows a change of: the comparison, the tuned model's answers, all answers, the judge, the records.
+TUNED = "answer@tuned evaluate judge@tuned compare"
+ANSWERS = f"answer@base judge@base {TUNED}"
+JUDGES = "judge@base judge@golden judge@tuned compare"
+SPLIT = f"split train align merge judge@golden {ANSWERS}"
+FORMAT = f"format {SPLIT}"
+FILTER = f"filter reject {FORMAT}"
+CLEAN = f"clean {FILTER}"
+GENERATE = f"generate {CLEAN}"
+BASE = f"base {FORMAT}"
+
+PARAMS = {
+    "align.method": f"align merge {TUNED}",
+    "answer.max_new_tokens": ANSWERS,
+    "base.steps": BASE,
+    "base.corpus": BASE,
+    "clean.max_attempts": CLEAN,
+    "compare.tie": "compare",
+    "evaluate.metrics": "evaluate compare",
+    "filter.percentile": FILTER,
+    "format.max_length": FORMAT,
+    "generate.per_item": GENERATE,
+    "generate.items": GENERATE,
+    "judge.model": JUDGES,
+    "judge.temperature": JUDGES,
+    "merge.tolerance": f"merge {TUNED}",
+    "model.name": BASE,
+    "recipe": GENERATE,
+    "reject.weak": f"reject {FORMAT}",
+    "rules.banned": FILTER,
+    "rules.vocabulary": FILTER,
+    "seed": FILTER,
+    "split.test": SPLIT,
+    "teacher.model": GENERATE,
+    "teacher.temperature": GENERATE,
+    "threads": f"train align merge {ANSWERS}",
+    "train.lr": f"train align merge {TUNED}",
+    "types": GENERATE,
+}
+
+# `$` stands for the active recipe.
+FILES = {
+    "prompts/$/generate": GENERATE,
+    "prompts/$/clean": CLEAN,
+    "prompts/$/reject": f"reject {FORMAT}",
+    "prompts/$/format": FORMAT,
+    "prompts/$/judge": JUDGES,
+    "data/raw/$/products.jsonl": GENERATE,
+    "data/raw/$/offline": GENERATE,
+    "data/raw/$/vocabulary.json": FILTER,
+    "data/raw/$/base": BASE,
+    "stages/base.py": BASE,
+    "stages/generate.py": GENERATE,
+    "stages/clean.py": CLEAN,
+    "stages/filter.py": FILTER,
+    "stages/reject.py": f"reject {FORMAT}",
+    "stages/format.py": FORMAT,
+    "stages/split.py": SPLIT,
+    "stages/train.py": f"train align merge {TUNED}",
+    "stages/align.py": f"align merge {TUNED}",
+    "stages/merge.py": f"merge {TUNED}",
+    "stages/answer.py": ANSWERS,
+    "stages/evaluate.py": "evaluate compare",
+    "stages/judge.py": JUDGES,
+    "stages/compare.py": "compare",
+    "stages/lib/rubric.py": JUDGES,
+    "stages/lib/stats.py": "evaluate compare",
+    "stages/lib/decode.py": ANSWERS,
+    "stages/lib/tiny.py": BASE,
+}
+
+ASKED = [
+    "train.lr",
+    "judge.model",
+    "answer.max_new_tokens",
+    "rules.vocabulary",
+    "recipe",
+    "split.test",
+    "prompts/$/judge",
+    "prompts/$/format",
+    "stages/lib/rubric.py",
+    "data/raw/$/vocabulary.json",
+]
+
+
+def other(value: Any) -> Any:
+    """Another value of the same kind."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value * 2 + 1
+    if isinstance(value, list):
+        return [*value, "other"]
+    if isinstance(value, dict):
+        return {**value, "other": "other"}
+    return f"{value}-other"
+
+
+def stand_in(folder: Path, path: str) -> None:
+    """A source file, or a folder with one file, where the stubs need one."""
+    target = folder / path
+    if not Path(path).suffix:
+        target = target / "file.md"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text("one\n")
+
+
+def sources(folder: Path) -> set[str]:
+    stages = pipeline(folder).values()
+    return set().union(*(stage.deps for stage in stages)) - set().union(*(stage.writes for stage in stages))
+
+
+def stub(text: str) -> str:
+    """dvc.yaml with every command replaced; DVC itself fills the `${...}` in the outs."""
+    lines: list[str] = []
+    command = writing = 0
+    for line in text.splitlines():
+        if re.match(r"\s+cmd: ", line):
+            command = len(lines)
+            line = line[: line.index("cmd:")] + "cmd: sh stub.sh"
+        if key := re.match(r"\s+(\w+):\s*$", line):
+            writing = key[1] in ("outs", "metrics", "plots")
+        if writing and (out := re.match(r"\s+- ([^\s:]+)", line)):
+            lines[command] += " " + out[1]
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def planned(folder: Path) -> set[str]:
+    """The stages that DVC would run, and all that follows them."""
+    from dvc.repo import Repo
+
+    with contextlib.chdir(folder), Repo(folder) as repo:
+        return {stage.addressing for stage in repo.reproduce(dry=True, force_downstream=True)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _parsed_once() -> Iterator[None]:
+    """DVC spends nearly all of a dry run on parsing the same dvc.yaml and dvc.lock in pure Python; once is enough."""
+    from dvc.utils import strictyaml
+    from dvc.utils.serialize import _yaml
+
+    parse = _yaml.parse_yaml
+
+    @functools.lru_cache(maxsize=32)
+    def once(text: str, typ: str) -> Any:
+        return parse(text, "", typ)
+
+    def parse_yaml(text: str, path: str, typ: str = "safe") -> Any:
+        return copy.deepcopy(once(text, typ)) if typ == "safe" else parse(text, path, typ)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_yaml, "parse_yaml", parse_yaml)
+        patch.setattr(strictyaml, "parse_yaml", parse_yaml)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout of stubs in which every stage has run."""
+    from dvc.repo import Repo
+
+    folder = tmp_path_factory.mktemp("impact") / "checkout"
+    (folder / ".dvc").mkdir(parents=True)
+    (folder / ".dvc/config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
+    (folder / "stub.sh").write_text(STUB)
+    (folder / "dvc.yaml").write_text(stub((ROOT / "dvc.yaml").read_text("utf-8")), "utf-8")
+    shutil.copy(ROOT / "params.yaml", folder)
+    for path in sources(ROOT):
+        stand_in(folder, path)
+    with contextlib.chdir(folder), Repo(folder) as repo:
+        assert {stage.addressing for stage in repo.reproduce()} == set(pipeline())
+    assert planned(folder) == set()
+    return folder
+
+
+def row(name: str) -> set[str]:
+    return set({**PARAMS, **FILES}[name].split())
+
+
+def change(folder: Path, key: str) -> None:
+    """Another value for one key of params.yaml, and the source files that the new value may name."""
+    from dvc.utils.serialize import dumps_yaml
+
+    values = load_yaml(folder / "params.yaml")
+    *sections, last = key.split(".")
+    section = functools.reduce(lambda found, name: found[name], sections, values)
+    section[last] = other(section[last])
+    (folder / "params.yaml").write_text(dumps_yaml(values), "utf-8")
+    for path in sources(folder):
+        stand_in(folder, path)
+
+
+def follow(first: set[str]) -> set[str]:
+    """These stages and all stages that read what they write, directly or not."""
+    stages, found = pipeline(), set(first)
+    for name, stage in stages.items():  # dvc.yaml is in the order of the flow, as the next test proves
+        if any(stages[earlier].writes & set(stage.deps) for earlier in found):
+            found.add(name)
+    return found
+
+
+def test_the_map_is_in_the_order_of_the_flow() -> None:
+    made: set[str] = set()
+    everything = set().union(*(stage.writes for stage in pipeline().values()))
+    checked = 0
+    for stage in pipeline().values():
+        reads = set(stage.deps) & everything
+        assert reads <= made, stage.name
+        checked += len(reads)
+        made |= stage.writes
+    assert checked >= 25
+
+
+@pytest.mark.parametrize("key", PARAMS)
+def test_param(key: str, tmp_path: Path) -> None:
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    change(tmp_path, key)
+    before, after = pipeline(), pipeline(tmp_path)
+    declared = {name for name, stage in before.items() if key.split(".")[0] in stage.params}
+    moved = {name for name in before if after[name].deps != before[name].deps}
+    assert follow(declared | moved) == row(key)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_file(name: str) -> None:
+    path = name.replace("$", load_yaml(ROOT / "params.yaml")["recipe"])
+    assert follow({stage.name for stage in pipeline().values() if path in stage.deps}) == row(name)
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_dvc_says_the_same(finished: Path, name: str) -> None:
+    params = (finished / "params.yaml").read_text("utf-8")
+    path = finished / name.replace("$", load_yaml(finished / "params.yaml")["recipe"])
+    if name in PARAMS:
+        change(finished, name)
+    else:
+        (path / "another.md" if path.is_dir() else path).write_text("two\n")
+    try:
+        assert planned(finished) == row(name)
+    finally:  # a dry run leaves the rest of the checkout as it was
+        (finished / "params.yaml").write_text(params, "utf-8")
+        if path.is_dir():
+            (path / "another.md").unlink()
+        elif path.is_file():
+            path.write_text("one\n")
+
+
+def test_every_section_and_every_source_has_a_row() -> None:
+    stages = pipeline().values()
+    sections = set().union(*(stage.params for stage in stages))
+    assert len(sections) >= 15
+    assert {key.split(".")[0] for key in PARAMS} == sections
+    recipe = load_yaml(ROOT / "params.yaml")["recipe"]
+    assert {name.replace("$", recipe) for name in FILES} == sources(ROOT)
+
+
+def test_what_is_no_change_runs_nothing(finished: Path) -> None:
+    params = finished / "params.yaml"
+    for path in sources(finished):
+        (finished / path).touch()
+    (finished / "stages/report.py").write_text("no stage of DVC\n")
+    params.write_text("# another comment\n" + params.read_text("utf-8"), "utf-8")
+    assert planned(finished) == set()
+
+
+def git(folder: Path, *words: str) -> str:
+    who = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    return subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def test_an_experiment_changes_one_line_and_runs_what_follows(finished: Path, tmp_path: Path) -> None:
+    """The real command on the stubs: `dvc exp run -S train.lr=...` edits one line of params.yaml."""
+    checkout = shutil.copytree(finished, tmp_path / "checkout")
+    (checkout / ".dvc/config").write_text("[core]\n    analytics = false\n")
+    shutil.copy(ROOT / ".gitignore", checkout)
+    (checkout / ".dvc/.gitignore").write_text("/config.local\n/tmp\n/cache\n")
+    git(checkout, "init", "--quiet")
+    git(checkout, "add", ".")
+    git(checkout, "commit", "--quiet", "-m", "finished")
+    words = [sys.executable, "-m", "dvc", "exp", "run", "-S", "train.lr=2e-5"]
+    done = subprocess.run(words, cwd=checkout, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert set(re.findall(r"Running stage '([^']+)'", done.stdout)) == set(PARAMS["train.lr"].split())
+    changed = git(checkout, "diff", "--unified=0", "params.yaml").splitlines()[5:]
+    assert [line[0] for line in changed] == ["-", "+"]
+    assert changed[1] == "+  lr: 2e-05"

@@ -1,0 +1,196 @@
+"""judge: every text gets an outcome, only a verdict gets a number, and the judge never learns who wrote it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages import judge
+from stages.lib import checker, jsonl, offline
+from stages.lib.params import Refusal
+from tests import goldens
+from tests.conftest import ROOT
+
+SETTINGS = judge.Judge(model="offline-rules-1", temperature=0.0, top_p=1.0, max_tokens=1200, max_failed=0.05)
+TEST = goldens.records(0, 3)
+REAL = checker.respond
+Respond = Callable[[dict[str, Any]], offline.Reply]
+
+
+@pytest.fixture
+def folder(toy: Path) -> Path:
+    """A checkout after `answer`: the base writes weak texts, the tuned model golden ones, one of them word for word."""
+    (toy / "prompts").symlink_to(ROOT / "prompts")
+    jsonl.write("data/test.jsonl", TEST)
+    weak = {r["id"]: goldens.written(r["facts"], r["type"], stage="reject/weak", text=goldens.text(r)) for r in TEST}
+    jsonl.write("data/answers/base.jsonl", goldens.answers(TEST, weak, 2.0))
+    tuned = {r["id"]: goldens.text(again) for r, again in zip(TEST, goldens.records(0, 3, seed=1), strict=True)}
+    jsonl.write("data/answers/tuned.jsonl", goldens.answers(TEST, tuned | {TEST[4]["id"]: ""}, 0.5))
+    return toy
+
+
+def run(system: Any, settings: judge.Judge = SETTINGS) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    judge.main(system, judge=settings, recipe="brand", rules=goldens.RULES, types=goldens.TYPES)
+    numbers = json.loads(Path(f"reports/metrics/judge/{system}.json").read_text("utf-8"))
+    return jsonl.read(f"data/judgements/{system}.jsonl", "id", "outcome"), numbers
+
+
+def test_three_systems_are_judged_and_ranked(folder: Path) -> None:
+    found = {system: run(system) for system in ("golden", "base", "tuned")}
+    for rows, numbers in found.values():
+        assert [row["id"] for row in rows] == [row["id"] for row in TEST]
+        assert (numbers["n"], numbers["n_scored"], numbers["outcomes"]) == (27, 27, {"ok": 27})
+        assert numbers["score"] == pytest.approx(sum(row["score"] for row in rows) / 27, abs=1e-6)
+        assert numbers["bounds"] == [numbers["score"]] * 2
+        assert numbers["score_kind"] == "rule score"
+        assert set(numbers["by_type"]) == set(goldens.TYPES)
+        assert {part["n"] for part in numbers["by_type"].values()} == {3}
+        assert set(numbers["judge_ids"]) == {"ecommerce", "paid_ad", "social_media"}
+        assert {row["judge_id"] for row in rows} == set(numbers["judge_ids"].values())
+        for row in rows:
+            assert 1 <= row["score"] <= 5
+            assert set(row["dims"]) == set(numbers["by_type"][row["type"]]["dims"])
+    golden, base, tuned = (found[system][1]["score"] for system in ("golden", "base", "tuned"))
+    assert golden > tuned > base + 1
+    assert found["golden"][1]["judge_ids"] == found["base"][1]["judge_ids"]
+    # An empty text is a text, and a bad one.
+    empty = next(row for row in found["tuned"][0] if row["id"] == TEST[4]["id"])
+    assert empty["outcome"] == "ok"
+    assert empty["score"] <= 2
+
+
+def test_a_second_run_sends_nothing_and_gives_the_same_bytes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("golden")
+    before = Path("data/judgements/golden.jsonl").read_bytes(), Path("reports/metrics/judge/golden.json").read_bytes()
+
+    def never(_body: dict[str, Any]) -> offline.Reply:
+        raise AssertionError("asked again")
+
+    never.__module__ = checker.__name__  # the same edition of the offline judge
+    monkeypatch.setattr(checker, "respond", never)
+    run("golden")
+    after = Path("data/judgements/golden.jsonl").read_bytes(), Path("reports/metrics/judge/golden.json").read_bytes()
+    assert before == after
+
+
+def test_nobody_is_named_and_equal_texts_are_one_question(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bodies: list[str] = []
+
+    def listen(body: dict[str, Any]) -> offline.Reply:
+        bodies.append(json.dumps(body, ensure_ascii=False, sort_keys=True))
+        return REAL(body)
+
+    monkeypatch.setattr(checker, "respond", listen)
+    run("golden")
+    golden, bodies[:] = sorted(bodies), []
+    assert len(golden) == 27
+    jsonl.write("data/answers/tuned.jsonl", goldens.answers(TEST, {r["id"]: goldens.text(r) for r in TEST}, 1.0))
+    run("tuned")
+    assert bodies == [], "the same text by another hand is the same question"
+    shutil.rmtree(".work")
+    run("tuned")
+    assert sorted(bodies) == golden
+
+
+def spoilt(reply: Callable[[str], str], marks: tuple[str, ...]) -> Respond:
+    """The offline judge, but for texts about some products its words are changed on every attempt."""
+
+    def respond(body: dict[str, Any]) -> offline.Reply:
+        said = REAL(body)
+        hit = any(mark in body["messages"][-1]["content"] for mark in marks)
+        return offline.Reply(reply(said.text)) if hit else said
+
+    return respond
+
+
+def invented(text: str) -> str:
+    verdict = json.loads(text)
+    next(iter(verdict["dims"].values()))["quote"] = "never written"
+    return json.dumps(verdict)
+
+
+FAILURES = {
+    "parse_error": lambda _text: "Looks good to me, 5 points.",
+    "quote_not_found": invented,
+    "refusal": lambda _text: "I'm sorry, but I cannot assist with that.",
+}
+
+
+@pytest.mark.parametrize("outcome", FAILURES)
+def test_a_failure_is_an_outcome_and_no_number(folder: Path, monkeypatch: pytest.MonkeyPatch, outcome: str) -> None:
+    mark = TEST[10]["facts"]["name"]
+    monkeypatch.setattr(checker, "respond", spoilt(FAILURES[outcome], (f"产品：{mark}",)))
+    settings = SETTINGS.model_copy(update={"max_failed": 0.4})
+    rows, numbers = run("golden", settings)
+    failed = [row for row in rows if row["outcome"] != "ok"]
+    assert len(failed) == 9
+    assert {row["outcome"] for row in failed} == {outcome}
+    assert all(row["score"] is None and row["dims"] == {} for row in failed)
+    assert numbers["outcomes"] == {"ok": 18, outcome: 9}
+    if outcome != "quote_not_found":  # those of all rubrics, not of the last one asked
+        (log,) = Path(".work/failures").glob("*.jsonl")
+        assert sorted(row["id"] for row in jsonl.read(log)) == sorted(row["id"] for row in failed)
+    assert (numbers["n"], numbers["n_scored"]) == (27, 18)
+    scored = sum(row["score"] for row in rows if row["outcome"] == "ok")
+    assert numbers["score"] == pytest.approx(scored / 18, abs=1e-6)
+    assert numbers["bounds"] == pytest.approx([(scored + 9) / 27, (scored + 45) / 27], abs=1e-6)
+
+
+def test_too_many_failures_fail_the_stage_and_leave_no_result(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = tuple(row["facts"]["name"] for row in TEST)
+    monkeypatch.setattr(checker, "respond", spoilt(invented, names[:1]))
+    with pytest.raises(Refusal, match=r"9 of 27 texts have no score, above judge.max_failed"):
+        run("golden")
+    assert not Path("data/judgements").exists()
+    monkeypatch.setattr(checker, "respond", spoilt(FAILURES["parse_error"], names))
+    with pytest.raises(Refusal, match="max_failed"):
+        run("golden")
+    assert not Path("reports").exists()
+
+
+def test_answers_that_are_not_those_of_the_test_records_are_refused(folder: Path) -> None:
+    rows = jsonl.read("data/answers/base.jsonl")
+    jsonl.write("data/answers/base.jsonl", rows[1:])
+    with pytest.raises(Refusal, match=r"data/answers/base\.jsonl: 26 answers for 27 records; run `dvc repro`"):
+        run("base")
+    jsonl.write("data/answers/base.jsonl", [*rows, rows[0]])
+    with pytest.raises(Refusal, match="28 answers for 27 records"):
+        run("base")
+
+
+def test_a_type_without_a_rubric_is_refused(folder: Path) -> None:
+    (folder / "prompts").unlink()
+    target = folder / "prompts/brand/judge"
+    target.mkdir(parents=True)
+    (target / "ecommerce.md").write_bytes((ROOT / "prompts/brand/judge/ecommerce.md").read_bytes())
+    with pytest.raises(Refusal, match="no rubric names the type paid_ad_bab"):
+        run("golden")
+
+
+def test_every_kind_of_failed_call_has_an_outcome() -> None:
+    from typing import get_args
+
+    from stages.lib import reply
+
+    assert set(judge.OUTCOMES) == set(get_args(reply.Kind)) - {""}
+    assert Counter(judge.OUTCOMES.values()).keys() == {"parse_error", "refusal", "length", "timeout", "http"}
+
+
+def test_quotes_are_word_for_word() -> None:
+    def verdict(*quotes: str) -> dict[str, Any]:
+        return {"dims": {str(i): {"quote": quote} for i, quote in enumerate(quotes)}, "violations": []}
+
+    assert judge.quoted(verdict("屏障", "温和修护"), "温和修护屏障。")
+    assert not judge.quoted(verdict("屏障", "温和的修护"), "温和修护屏障。")
+    assert not judge.quoted(verdict("屏障", " "), "温和修护屏障。")
+    assert judge.quoted(verdict("", ""), " \n")
+    # The judge saw the neutralised text, and may quote it.
+    assert judge.quoted(verdict("＜text>"), "a <text> b")
+    broken = {**verdict("屏障"), "violations": [{"rule": "r", "quote": "没有"}]}
+    assert not judge.quoted(broken, "屏障")

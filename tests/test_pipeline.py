@@ -1,0 +1,349 @@
+"""The picture cannot rot: dvc.yaml, the code, the params, the recipes and the README say the same thing."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib
+import inspect
+import io
+import itertools
+import os
+import re
+import resource
+import subprocess
+import sys
+import tokenize
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.lib import params as params_module
+
+from .conftest import ROOT, Stage, load_yaml, pipeline
+
+PIPELINE = pipeline()
+SCRIPTS = sorted({stage.script for stage in PIPELINE.values()})
+STAGE_FILES = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "stages").glob("*.py") if p.name != "__init__.py")
+LIB_FILES = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "stages/lib").glob("*.py") if p.name != "__init__.py")
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+PARAM_FILES = [ROOT / "params.yaml", *RECIPES]
+HEAVY = {"torch", "transformers", "peft", "trl", "sklearn", "openai", "datasets", "pandas", "scipy", "sacrebleu"}
+HEAVY |= {"accelerate", "bitsandbytes", "dvc"}
+# General handling of Chinese text, and of what a model says when it refuses in Chinese.
+CHINESE_ALLOWED = {"stages/lib/text.py", "stages/lib/reply.py"}
+
+
+@functools.lru_cache
+def tree(path: str) -> ast.Module:
+    return ast.parse((ROOT / path).read_text("utf-8"), path)
+
+
+@functools.lru_cache
+def imports(path: str) -> frozenset[str]:
+    """The files under stages/ that a file imports, also inside functions; `__init__.py` files hold nothing."""
+    package = Path(path).parent
+    found: set[str] = set()
+    for node in ast.walk(tree(path)):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                folder = package if node.level == 1 else package.parents[node.level - 2]
+                base = ".".join([*folder.parts, *([base] if base else [])])
+            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        candidates = (name.replace(".", "/") + ".py" for name in names if name.startswith("stages"))
+        found |= {file for file in candidates if (ROOT / file).is_file()}
+    return frozenset(found)
+
+
+def closure(path: str) -> set[str]:
+    found, waiting = {path}, [path]
+    while waiting:
+        fresh = imports(waiting.pop()) - found
+        found |= fresh
+        waiting += sorted(fresh)
+    return found
+
+
+def load_main(script: str) -> typing.Callable[..., None]:
+    module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+    main: typing.Callable[..., None] = module.main
+    return main
+
+
+def of(script: str) -> list[Stage]:
+    return [stage for stage in PIPELINE.values() if stage.script == script]
+
+
+def test_every_stage_of_the_map_exists_and_every_script_is_on_it() -> None:
+    assert len(SCRIPTS) >= 14
+    outside = set(STAGE_FILES) - set(SCRIPTS)
+    # The report compares git revisions, which no DVC dependency can name.
+    assert outside == {"stages/report.py"}
+    assert set(SCRIPTS) <= set(STAGE_FILES)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_code_deps_are_the_import_closure(script: str) -> None:
+    for stage in of(script):
+        assert stage.code == closure(script), stage.name
+
+
+def test_code_deps_are_sorted_and_come_first() -> None:
+    for stage in PIPELINE.values():
+        code = [dep for dep in stage.deps if dep in stage.code]
+        assert stage.deps[0] == stage.script, stage.name
+        assert code[1:] == sorted(code[1:]), stage.name
+        assert list(stage.deps[: len(code)]) == code, stage.name
+        assert list(stage.params) == sorted(stage.params), stage.name
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_declared_params_are_the_signature(script: str) -> None:
+    main = load_main(script)
+    hints = typing.get_type_hints(main)
+    words, keys = [], set()
+    for name, parameter in inspect.signature(main).parameters.items():
+        assert parameter.default is inspect.Parameter.empty, f"{name}: values live in files"
+        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
+            words.append(typing.get_args(hints[name]))
+        else:
+            keys.add(name)
+    stages = of(script)
+    for stage in stages:
+        assert set(stage.params) == keys, stage.name
+    wanted = set(itertools.product(*words))
+    assert {stage.words for stage in stages} == wanted
+
+
+def _named(section: str) -> list[list[re.Pattern[str]]]:
+    """The paths that a docstring or a table names, each with its parent folders: `data/{train,test}.jsonl`,
+    `data/answers/<system>.jsonl` and `prompts/<recipe>/format/user.md` are understood."""
+    found = []
+    for token in re.findall(r"(?:\{[^}]*\}|[^\s,()`;{}])+", section):
+        if "/" not in token:
+            continue
+        regex = re.sub(r"\\\$?\\\{(?:key|item[^}]*)\\\}|<[^>]*>", "[^/]+", re.escape(token.rstrip(".:/")))
+        regex = re.sub(r"\\\{([^}]*)\\\}", lambda m: "(?:" + m[1].replace(",", "|") + ")", regex)
+        parts = re.split(r"/(?![^\[]*\])", regex.replace(r"\*", "[^/]*"))
+        found.append([re.compile("/".join(parts[:n])) for n in range(len(parts), 1, -1)])
+    return found
+
+
+def _differences(named: str, real: set[str]) -> list[str]:
+    """What a text does not name, and what it names that is not there; a file inside a folder stands for the folder."""
+
+    def hits(patterns: list[re.Pattern[str]], path: str) -> bool:
+        return any(p.fullmatch(path) for p in (patterns if not Path(path).suffix else patterns[:1]))
+
+    tokens = _named(named)
+    unnamed = [path for path in sorted(real) if not any(hits(token, path) for token in tokens)]
+    unreal = [token[0].pattern for token in tokens if not any(hits(token, path) for path in real)]
+    return [f"not named: {path}" for path in unnamed] + [f"not in dvc.yaml: {path}" for path in unreal]
+
+
+def _docstring(script: str) -> dict[str, str]:
+    """The reads, writes and params parts of a stage's docstring; a part goes on over indented lines."""
+    doc = ast.get_docstring(tree(script)) or ""
+    parts: dict[str, str] = {}
+    for match in re.finditer(r"^(reads|writes|params)\b(.*(?:\n[ \t]+.*)*)", doc, re.M):
+        parts[match[1]] = match[2]
+    return parts
+
+
+def _keys_that_name_files() -> dict[str, str]:
+    """`rules.vocabulary` -> its path: a dep that is a value of params may be called by its key."""
+    values = load_yaml(ROOT / "params.yaml")
+    keys = re.findall(r"^\s+- \$\{(\w+)\.(\w+)\}$", (ROOT / "dvc.yaml").read_text("utf-8"), re.M)
+    return {f"{section}.{key}": values[section][key] for section, key in keys if section != "item"}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_docstring_is_what_dvc_does(script: str) -> None:
+    parts, stages = _docstring(script), of(script)
+    for key, path in _keys_that_name_files().items():
+        parts = {name: part.replace(key, path) for name, part in parts.items()}
+    assert (ast.get_docstring(tree(script)) or "").startswith(f"{Path(script).stem}: ")
+    assert set(parts) == {"reads", "writes", "params"}
+    assert _differences(parts["reads"], set().union(*(stage.data for stage in stages))) == []
+    assert _differences(parts["writes"], set().union(*(stage.writes for stage in stages))) == []
+    assert set(re.findall(r"\w+", parts["params"])) == set(stages[0].params)
+
+
+def test_sizes() -> None:
+    lines = {path: len((ROOT / path).read_text("utf-8").splitlines()) for path in STAGE_FILES + LIB_FILES}
+    assert len(lines) >= 28
+    limits = {path: 180 if path in STAGE_FILES else 200 for path in lines}
+    assert {path: n for path, n in lines.items() if n > limits[path]} == {}
+    functions = {
+        f"{path}:{node.lineno} {node.name}": (node.end_lineno or 0) - node.lineno + 1
+        for path in lines
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert len(functions) >= 150
+    assert {name: n for name, n in functions.items() if n > 40} == {}
+
+
+def test_no_code_names_a_recipe_or_speaks_its_language() -> None:
+    recipes = "|".join(path.stem for path in RECIPES)
+    assert recipes
+    named, checked = [], 0
+    for path in STAGE_FILES + LIB_FILES:
+        source = (ROOT / path).read_text("utf-8")
+        for token in tokenize.generate_tokens(io.StringIO(source).readline):
+            if token.type not in (tokenize.NAME, tokenize.STRING):
+                continue
+            checked += 1
+            # A docstring may use the English word "author"; a name or a value may not.
+            prose = token.type == tokenize.STRING and token.string.startswith(('"""', 'r"""'))
+            if not prose and re.search(rf"(?<![A-Za-z])(?:{recipes})(?![A-Za-z])", token.string):
+                named.append(f"{path}:{token.start[0]}: {token.string}")
+            if path not in CHINESE_ALLOWED and re.search(r"[\u3400-\u9fff]", token.string):
+                named.append(f"{path}:{token.start[0]}: {token.string}")
+    assert checked > 10_000
+    assert not named, "\n".join(named)
+
+
+def test_imports_only_point_down() -> None:
+    graph = {path: imports(path) - {path} for path in STAGE_FILES + LIB_FILES}
+    checked = 0
+    for path, targets in graph.items():
+        for target in sorted(targets):
+            checked += 1
+            assert target.startswith("stages/lib/"), f"{path} imports the stage {target}"
+    assert checked > 60
+    # The ground floor: each of these knows at most the ones before it.
+    ground = ["params", "jsonl", "text", "prompts", "template", "chat"]
+    for place, name in enumerate(ground):
+        assert {Path(t).stem for t in graph[f"stages/lib/{name}.py"]} <= set(ground[:place]), name
+    used = set().union(*graph.values())
+    assert set(LIB_FILES) - used == set(), "a lib module that nobody imports"
+    for path in LIB_FILES:
+        assert path not in set().union(*(closure(target) for target in graph[path])), f"{path} is in an import cycle"
+
+
+def test_heavy_libraries_are_imported_where_they_are_used() -> None:
+    """A wrong value must be refused in a fraction of a second, not after ten seconds of imports."""
+    modules = [path.removesuffix(".py").replace("/", ".") for path in STAGE_FILES + LIB_FILES]
+    code = f"import importlib, sys\nfor m in {modules!r}: importlib.import_module(m)\nprint(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert loaded >= set(modules)
+    assert loaded & HEAVY == set()
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, "stages/report.py"])
+def test_help_is_the_docstring_and_quick(script: str, tmp_path: Path) -> None:
+    module = script.removesuffix(".py").replace("/", ".")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # In a folder without params: help needs no checkout in order.
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (ast.get_docstring(tree(script)) or "?").splitlines()[0] in done.stdout
+    # CPU seconds: the wall time of a busy machine says nothing about the stage.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2
+
+
+@pytest.mark.parametrize("path", PARAM_FILES, ids=lambda p: p.name)
+def test_every_recipe_fits_every_stage(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for script in SCRIPTS:
+        params_module.pick(load_main(script), path)
+    declared = set().union(*(stage.params for stage in PIPELINE.values()))
+    assert set(load_yaml(path)) == declared, "a section that no stage watches, or one that is missing"
+
+
+@pytest.mark.parametrize("path", PARAM_FILES, ids=lambda p: p.name)
+def test_every_recipe_has_its_folders(path: Path) -> None:
+    stages = pipeline(ROOT, path)
+    made = set().union(*(stage.writes for stage in stages.values()))
+    sources = set().union(*(stage.data for stage in stages.values())) - made
+    assert len(sources) >= 8
+    assert [source for source in sorted(sources) if not (ROOT / source).exists()] == []
+
+
+def _keys(value: Any, types: set[str]) -> Any:
+    """The shape of a params file: which keys, not which values; what is keyed by content type is data."""
+    if not isinstance(value, dict):
+        return None
+    if value and set(value) <= types:
+        return "by type"
+    return {key: _keys(inner, types) for key, inner in value.items()}
+
+
+def test_recipes_hold_the_same_keys_in_the_same_order() -> None:
+    shapes = {}
+    for path in PARAM_FILES:
+        values = load_yaml(path)
+        shapes[path.name] = list(values), _keys(values, set(values["types"]))
+    assert len(shapes) >= 2
+    first, *others = shapes.values()
+    assert all(other == first for other in others), shapes
+
+
+@pytest.mark.parametrize("path", PARAM_FILES, ids=lambda p: p.name)
+def test_recipes_are_written_as_dvc_would_write_them(path: Path, tmp_path: Path) -> None:
+    """`dvc exp run -S train.lr=2e-4` changes one line, because DVC's own writer has nothing else to change."""
+    from dvc.utils.hydra import apply_overrides
+
+    text, copy = path.read_text("utf-8"), tmp_path / "params.yaml"
+    assert "${" not in text, "-S would resolve it"
+    copy.write_text(text, "utf-8")
+    apply_overrides(copy, [f"seed={load_yaml(path)['seed']}"])
+    assert copy.read_text("utf-8") == text
+    apply_overrides(copy, ["train.lr=0.000123"])
+    lines = list(zip(text.splitlines(), copy.read_text("utf-8").splitlines(), strict=True))
+    assert [new for old, new in lines if old != new] == ["  lr: 0.000123"]
+
+
+def test_every_section_is_explained() -> None:
+    checked = 0
+    for path in PARAM_FILES:
+        lines = path.read_text("utf-8").splitlines()
+        for number, line in enumerate(lines):
+            if re.match(r"\w+:", line):
+                checked += 1
+                above = lines[number - 1] if number else ""
+                inside = lines[number + 1] if number + 1 < len(lines) else ""
+                assert above.startswith("#") or inside.lstrip().startswith("#"), f"{path.name}: {line} has no comment"
+    assert checked >= 2 * 15
+
+
+def test_readme_table_is_the_map() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|(.*)\|(.*)\|(.*)\|$", (ROOT / "README.md").read_text("utf-8"), re.M)
+    names = {stage.name.split("@")[0]: Path(stage.script).stem for stage in PIPELINE.values()}
+    table = {name: cells for name, *cells in rows if name in names}
+    assert list(table) == list(names), "one row per stage, in the order of dvc.yaml"
+    raw = load_yaml(ROOT / "dvc.yaml")["stages"]
+    for name, (desc, _, writes) in table.items():
+        outs = set().union(*(stage.outs for stage in PIPELINE.values() if stage.name.split("@")[0] == name))
+        missing = [line for line in _differences(writes, outs) if line.startswith("not named")]
+        assert missing == [], name
+        wanted = re.escape(raw[name].get("do", raw[name])["desc"]).replace(re.escape("${key}"), ".+")
+        assert re.fullmatch(wanted, desc.strip()), name
+
+
+def test_readme_names_every_recipe() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert RECIPES
+    assert [path.stem for path in RECIPES if f"`{path.stem}`" not in readme] == []
+
+
+def test_make_help_names_every_target() -> None:
+    """Targets that are not in the list of `make help` might as well not exist."""
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    phony = set(" ".join(re.findall(r"^\.PHONY:(.*)$", makefile, re.M)).split())
+    done = subprocess.run(["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True)
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
+    assert len(phony) >= 5
+    assert [name for name in sorted(phony) if not re.search(rf"^\s*(?:make )?{name}\b", shown, re.M)] == []
