@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import hashlib
 import heapq
 import json
@@ -105,7 +106,8 @@ def serve(ready: Any, asked: Any, faulty: bool) -> None:
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
         ready.send(runner.addresses[0][1])
-        await asyncio.get_running_loop().run_in_executor(None, asked.recv)
+        with contextlib.suppress(EOFError):  # the benchmark itself was ended
+            await asyncio.get_running_loop().run_in_executor(None, asked.recv)
 
     asyncio.run(main())
 

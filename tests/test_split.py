@@ -134,6 +134,15 @@ def test_near_duplicates_move_together() -> None:
     assert joined >= 2, "they would have parted in some of the draws"
 
 
+def test_a_joined_group_never_overfills_a_part() -> None:
+    records = items(20, ("ad",))
+    for number in range(1, 20, 2):
+        records[number] = record(f"p{number:03d}", "ad", echoed(words(f"p{number - 1:03d}/ad/0")))
+    for seed in range(5):
+        found = Counter(parted(records, seed, test=0.15, validation=0.1).values())
+        assert found == {"test": 2, "validation": 2, "train": 16}, "of 3 places a pair takes 2"
+
+
 def test_a_pair_that_the_sketch_misses_is_found_by_the_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
     records = items(30, ("ad",))
     for number in range(1, 4):

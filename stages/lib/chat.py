@@ -84,8 +84,8 @@ def _history(tokenizer: Any, grammar: Grammar, before: Messages, sentinel: str, 
     parts, done, at = [], 0, len(first)
     for turn, after in zip(turns, afters, strict=True):
         output = before[turn]["content"]
-        shapes = (output, output.rstrip(), output.lstrip(), output.strip(), output.strip("\n"))
-        shape = next((s for s in shapes if prefix.startswith(s + after, at)), None)
+        shapes = [cut(output, chars) for chars in (None, "\n") for cut in (str.rstrip, str.lstrip, str.strip)]
+        shape = next((s for s in (output, *shapes) if prefix.startswith(s + after, at)), None)
         if shape is None:
             raise Unmaskable("the chat template changes an earlier assistant turn; learn the last turn only")
         closing, stop, end = grammar.close(after)

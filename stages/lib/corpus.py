@@ -110,7 +110,7 @@ class Corpus:
 
     def chat(self, rng: random.Random, *turns: tuple[str, str]) -> Document:
         """Questions and answers as ChatML, in one of four documents under a system message."""
-        system = rng.choice(self.p["systems"]).format(brand=self.made_up(rng))
+        system = rng.choice(self.p["systems"]).format(maker=self.made_up(rng))
         parts = [(f"{START}system\n{system}{END}\n", GIVEN)] if rng.random() < 0.25 else []
         for question, answer in turns:
             question = f"{START}user\n{question}{END}\n{START}assistant\n"

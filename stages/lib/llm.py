@@ -75,6 +75,13 @@ def _progress(loop: Loop, cached: int, total: int) -> Iterator[None]:
         yield
 
 
+def _send(rows: list[Row], loop: Loop, cached: int, total: int) -> None:
+    with _progress(loop, cached, total):
+        asyncio.run(loop.go(rows))
+    if loop.reason is not None:
+        raise loop.reason
+
+
 def bill(answers: Sequence[Answer]) -> dict[str, Any]:
     """For a metric: failed rows by kind, and the tokens of the answers, the same when the ledger gave them.
 
@@ -131,11 +138,7 @@ def ask(
             raise Refusal(f"dry run: would send {len(todo)} of {len(calls)} {role} requests, {cached} are answered")
         if todo:
             with provider.opened(road, respond) as ready:
-                loop = Loop(ready, ledger, check)
-                with _progress(loop, cached, len(calls)):
-                    asyncio.run(loop.go(todo))
-            if loop.reason is not None:
-                raise loop.reason
+                _send(todo, Loop(ready, ledger, check), cached, len(calls))
     answers = []
     for key, call in zip(keys, calls, strict=True):
         answer = first[key].answer

@@ -56,7 +56,7 @@ class Loop:
         self.queue: asyncio.LifoQueue[Row] = asyncio.LifoQueue()
         self.count: Counter[str] = Counter()
         self.cost, self.left, self.reached = 0.0, 0, False
-        self.told_to_wait, self.closed_until = 0, 0.0
+        self.told_to_wait, self.closed_until, self.signals = 0, 0.0, 0
         self.reason: BaseException | None = None
         self.done = asyncio.Event()
         self.workers: list[asyncio.Task[None]] = []
@@ -88,7 +88,8 @@ class Loop:
             self.halt(err)
 
     def _signalled(self, name: str) -> None:
-        if isinstance(self.reason, KeyboardInterrupt):
+        self.signals += 1
+        if self.signals > 1:
             for worker in self.workers:
                 worker.cancel()
         elif self.busy:

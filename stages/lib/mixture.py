@@ -80,7 +80,7 @@ def _candidates(points: Floats, density: Density, seed: int) -> list[dict[str, A
         shapes: dict[Shape, int] = {"diag": width, "full": width * (width + 1) // 2}
         for shape, size in shapes.items():
             parameters = k - 1 + k * (width + size)
-            # A full covariance for every few rows scores its own rows well and no others (n=60, k=4: 37 % of new ones pass their p5).
+            # Too many parameters describe their own rows alone: 4 full covariances on 60 rows pass 37 % at their p5.
             if (k, shape) == (1, "diag") or rows >= density.rows_per_parameter * parameters:
                 fit = _mixture(points, k, shape, density.reg_covar, seed)
                 row = {"components": k, "shape": shape, "parameters": parameters}

@@ -34,6 +34,8 @@ Count = Annotated[int, Field(ge=1)]
 _QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "DISABLE_TELEMETRY": "1", "DVC_NO_ANALYTICS": "1",
     "TRL_EXPERIMENTAL_SILENCE": "1", "TOKENIZERS_PARALLELISM": "false", "WANDB_DISABLED": "true",
+    # Idle threads of torch spin by default: on a busy machine that made one batch cost nine times its CPU seconds.
+    "OMP_WAIT_POLICY": "passive",
 }  # fmt: skip
 
 
@@ -67,7 +69,7 @@ def load(path: Path = PARAMS) -> dict[str, Any]:
     try:
         values = YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise Refusal(f"{path}: no such file; run from the top of the checkout, or `make recipe NAME=brand`") from None
+        raise Refusal(f"{path}: no such file; run from the top of the checkout, or `make recipe NAME=...`") from None
     except MarkedYAMLError as err:
         place = f"{path}:{err.problem_mark.line + 1}:{err.problem_mark.column + 1}" if err.problem_mark else str(path)
         raise Refusal(f"{place}: not YAML: {err.problem}") from None

@@ -55,7 +55,7 @@ def folder(path: str | Path) -> dict[str, Prompt]:
     """All prompts of a folder by file stem, in name order."""
     found = {p.stem: Prompt(p) for p in sorted(Path(path).glob("*.md"))}
     if not found:
-        raise Refusal(f"{path}: holds no .md prompt; see prompts/brand for the shape")
+        raise Refusal(f"{path}: holds no .md prompt; a recipe needs one folder a stage")
     return found
 
 

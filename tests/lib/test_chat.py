@@ -145,6 +145,14 @@ TRUTHS: dict[str, Truth] = {
         ends="<|end|>", answer="<|start|>assistant<|channel|>final<|message|>",
         extra=("<|start|>", "<|message|>", "<|channel|>", "<|end|>"),
     ),
+    "half_closed": Truth(
+        system=lambda t: t + "\n", user=lambda t: f"Q: {t}</s>A:", header="", free=" ", answer=" ", stop="</s>",
+        ends="\n", eos="</s>",
+    ),
+    "always_on_open": Truth(
+        system=lambda t: f"<|system|>\n{t}", user=lambda t: f"<|user|>\n{t}", header="<|assistant|>\n", ends="",
+        stop="<|endoftext|>", eos="<|endoftext|>", extra=("<|system|>", "<|user|>", "<|assistant|>"),
+    ),
     "no_generation_prompt": Truth(**IM, eos="<|im_end|>"),
 }  # fmt: skip
 
@@ -164,6 +172,7 @@ def talks(truth: Truth) -> list[Talk]:
     ]  # fmt: skip
     several = [
         [("hello", "hi"), ("again", "hi")], [("same", "same"), ("same", "same"), ("same", "same")],
+        [("spaced", "\n spaced \n"), ("end", " end")],
         [("one", "1"), ("two", "2"), ("三", "3")], [("x", "yes"), ("y", "no\n\nmaybe"), ("z", "yes")],
     ]  # fmt: skip
     found: list[Talk] = [("", [turn]) for turn in single] + [("", turns) for turns in several]
@@ -237,16 +246,9 @@ def sentence_piece() -> Any:
     """A Llama-2 kind of tokenizer: a space before the first word of every text, bytes for unknown characters."""
     from tokenizers import Tokenizer, decoders, models, normalizers
 
-    pieces = [
-        "<unk>",
-        *(f"<0x{n:02X}>" for n in range(256)),
-        "\u2581",
-        *map(chr, range(33, 127)),
-        "\u2581R",
-        "ed",
-        "\u2581h",
-    ]
-    merges = [("\u2581", "R"), ("e", "d"), ("\u2581", "h")]
+    merges = [("\u2581", "R"), ("e", "d"), ("\u2581", "h"), ("\n", "\n")]
+    pieces = ["<unk>", *(f"<0x{n:02X}>" for n in range(256)), "\u2581", "\n", *map(chr, range(33, 127))]
+    pieces += [left + right for left, right in merges]
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
     inner = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     inner.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
@@ -326,7 +328,10 @@ def agrees(name: str, kind: str, made: Any, row: chat.Encoded, talk: Talk, turns
         # SentencePiece puts a space after an added token, also inside an output.
         inside = truth.free.strip() or any(word in text for word in THINK)
         shape = squeeze if kind == "sentence_piece" and inside else same
-        assert shape(text_of(made, ids)) in {shape(text), shape(truth.free + text)}
+        # What the template puts before an output has to be there too, or inference meets a text it never saw.
+        own = name == "forgotten_think" and text.startswith("<think>")
+        free = truth.free if last and not own else ""
+        assert shape(text_of(made, ids)) == shape(free + text)
         stop = truth.stop if last or truth.middle is None else truth.middle
         assert ids[-1] == made.convert_tokens_to_ids(stop)
         special = {number for number, token in made.added_tokens_decoder.items() if token.special}
@@ -433,6 +438,22 @@ def test_the_stop_is_an_id_even_where_its_text_is_not_seen_as_one() -> None:
     assert row.labels[-1] == row.ids[-1] == made.eos_token_id
 
 
+def test_a_text_that_a_normaliser_turns_into_a_control_token_is_refused() -> None:
+    from tokenizers import AddedToken, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    inner = byte_level(joining=False)
+    inner.normalizer = normalizers.NFKC()
+    inner.add_special_tokens([AddedToken("</s>", special=True, normalized=True)])
+    made = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>")
+    made.chat_template = (TEMPLATES / "plain_roles.jinja").read_text("utf-8")
+    wide = "a \uff1c/s\uff1e b"
+    assert made.eos_token_id in made(wide)["input_ids"]
+    for talk in ((wide, "b"), ("a", wide)):
+        with pytest.raises(Unmaskable, match="cannot be kept"):
+            chat.encode(made, *messages(("", [talk])))
+
+
 def test_an_entity_that_a_template_names_stays_a_word() -> None:
     made = tokenizer("word_markers", "plain")
     before = chat.prompt_ids(made, [{"role": "user", "content": "a"}])
@@ -473,7 +494,7 @@ def test_the_report_counts_every_row() -> None:
     assert facts["rows"] == len(rows) == facts["masked"] + 3
     assert facts["stop_learnt"] == facts["masked"]
     assert facts["refused"] == {"the chat template refuses the conversation: System role not supported": 3}
-    assert facts["notes"]["trimmed"] == 7
+    assert facts["notes"]["trimmed"] == 8
     assert facts["notes"]["sanitised"] == 4
     row = chat.encode(made, *messages(("", [("a", "b")])))
     broken = dataclasses.replace(row, labels=[*row.labels[:-1], chat.IGNORE])

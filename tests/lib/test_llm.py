@@ -490,6 +490,16 @@ def test_a_repeat_of_the_same_request_is_a_request_of_its_own(desk: Desk) -> Non
         assert server.count == 3
 
 
+def test_another_sample_is_another_request_to_a_paid_provider_too(desk: Desk) -> None:
+    """Its body is the same, as a paid provider draws new words by itself."""
+    desk.monkeypatch.setenv("TEACHER_API_KEY", "a-key")
+    chat = llm.Chat(model="paid", temperature=1.0, top_p=1.0, max_tokens=9, max_failed=0.0)
+    with always(200) as (server, url):
+        desk.monkeypatch.setenv("TEACHER_BASE_URL", url)
+        llm.ask([call("题", sample=n) for n in (0, 1, 1)], chat, "teacher", desk.respond)
+        assert server.count == 2
+
+
 def test_a_budget_stops_and_what_was_paid_for_is_kept(desk: Desk) -> None:
     desk.monkeypatch.setenv("TEACHER_MAX_REQUESTS", "7")
     desk.monkeypatch.setenv("TEACHER_CONCURRENCY", "3")
