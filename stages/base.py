@@ -8,7 +8,6 @@ params  base, model
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -138,7 +137,8 @@ def main(base: Base, model: Model) -> None:
         if model.name != models.TINY:
             pin(model, folder)
         else:
-            print(f"base: {json.dumps(build(base, folder))}", file=sys.stderr)
+            shares = [f"{name} {share:.2f}" for name, share in build(base, folder).items()]
+            print(f"base: probes: {'; '.join(shares)}", file=sys.stderr)
 
     jsonl.write_folder(OUT, fill)
 

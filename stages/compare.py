@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SYSTEMS = ("golden", "tuned", "base")
+SHARES = ("strict", "all_facts", "name", "facts", "stop_rate")
 HEADINGS = ("n", *SYSTEMS, "tuned - base", "best g/t/b/tie", "strict g/t/b", "all facts", "stop")
 WORST, BEST = 1.0, 5.0
 Numbers = dict[str, Any]
@@ -43,7 +44,9 @@ def join(checks: list[Record], judged: dict[str, list[Record]]) -> dict[str, lis
         rows = sorted((row for row in checks if row["system"] == system), key=lambda row: str(row["id"]))
         if scores.keys() != {row["id"] for row in rows} or len(rows) != len(judged[system]):
             raise Refusal(f"data/judgements/{system}.jsonl: other ids than data/checks.jsonl; run `dvc repro`")
-        joined[system] = [{**row, "score": scores[row["id"]]} for row in rows]
+        joined[system] = [
+            {**row["checks"], **row, "score": scores[row["id"]], "stop_rate": row["stopped"]} for row in rows
+        ]
     if len({tuple(row["id"] for row in rows) for rows in joined.values()}) > 1:
         raise Refusal("data/checks.jsonl: the systems hold different records; run `dvc repro`")
     return joined
@@ -66,10 +69,8 @@ def column(rows: list[Record]) -> Numbers:
     scored = [row for row in rows if row["score"] is not None]
     items, missing = [row["item"] for row in rows], len(rows) - len(scored)
     score = stats.mean([row["score"] for row in scored], [row["item"] for row in scored])
-    found = {"score": score} | {
-        name: stats.rate([row[key] for row in rows], items)
-        for name, key in (("strict", "strict"), ("all_facts", "all_facts"), ("stop_rate", "stopped"))
-    }
+    # The name and the sheet's own facts stand beside strict: they say what a system that fails it can do.
+    found = {"score": score} | {share: stats.rate([row[share] for row in rows], items) for share in SHARES}
     total = sum(row["score"] for row in scored)
     return {
         "n": len(rows), "n_scored": len(scored), **{name: estimate.mean for name, estimate in found.items()},
@@ -126,7 +127,11 @@ def table(numbers: Numbers) -> Table:
     wrong = ", ".join(f"{name} {show(value['mean'])} of {value['n']}" for name, value in numbers["controls"].items())
     made = Table(
         title=f"{numbers['score_kind']} (1 to 5) and shares that pass; [95% interval, clustered by item]",
-        caption=f"~ not distinguishable from 0; strict of golden texts in the wrong place: {wrong}",
+        caption=f"~ not distinguishable from 0; strict of golden texts in the wrong place: {wrong}\n"
+        + "; ".join(
+            f"{words}: " + "/".join(show(whole[s][key]) for s in SYSTEMS)
+            for key, words in (("name", "exact name"), ("facts", "enough of its own facts"))
+        ),
     )
     made.add_column("type", no_wrap=True)
     for heading in HEADINGS:

@@ -88,8 +88,8 @@ def config(train: Train, seed: int, folder: Path, validate: bool) -> Any:
     from trl import SFTConfig
 
     number = model.dtype(train.dtype)
-    every = {"eval_steps": train.eval_steps, "save_steps": train.eval_steps, "logging_steps": train.log_steps}
-    steps = {"eval_strategy": "steps" if validate else "no", "save_strategy": "steps", "save_total_limit": 1}
+    every = {"eval_steps": train.eval_steps, "save_steps": train.eval_steps, "save_total_limit": 1}
+    kinds = {"eval_strategy": "steps" if validate else "no", "save_strategy": "steps"}
     best = {"load_best_model_at_end": train.keep == "best", "metric_for_best_model": "eval_loss"} if validate else {}
     batch = {"per_device_train_batch_size": train.batch_size, "per_device_eval_batch_size": train.batch_size}
     return SFTConfig(
@@ -100,7 +100,7 @@ def config(train: Train, seed: int, folder: Path, validate: bool) -> Any:
         bf16=number == torch.bfloat16, fp16=number == torch.float16, use_cpu=model.device() == "cpu",
         gradient_checkpointing=train.checkpointing, max_length=train.packing, packing=train.packing is not None,
         eval_packing=False, logging_nan_inf_filter=False, dataloader_pin_memory=torch.cuda.is_available(),
-        **every, **steps, **best, **batch,
+        logging_steps=train.log_steps, **every, **kinds, **best, **batch,
     )  # fmt: skip
 
 
@@ -111,8 +111,7 @@ def learn(train: Train, seed: int, tokenizer: Any, learnt: Rows, held: Rows, fol
     from peft import LoraConfig
     from transformers import EarlyStoppingCallback
 
-    args = config(train, seed, folder, bool(held.ids))
-    lora = train.lora
+    args, lora = config(train, seed, folder, bool(held.ids)), train.lora
     adapter = LoraConfig(
         r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.targets, bias="none",
         use_rslora=lora.rslora, use_dora=lora.dora, task_type="CAUSAL_LM",
@@ -168,6 +167,7 @@ def main(seed: int, threads: int, train: Train) -> None:
     code = [Path(str(module.__file__)) for module in (chat, model, rows, template, training)]
     folder = work("train") / training.fingerprint([*data, *code, Path(__file__)], values)
     trainer = learn(train, seed, tokenizer, learnt, held, folder)
+    trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
         adapter = trainer.accelerator.unwrap_model(trainer.model)
         jsonl.write_folder("models/adapter", lambda out: training.save_adapter(adapter, tokenizer, BASE, out))

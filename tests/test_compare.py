@@ -28,7 +28,8 @@ def folder(toy: Path) -> Path:
                 dice = random.Random(f"{system}/{item}/{kind}")
                 row = {"id": f"p{item}/{kind}", "item": f"p{item}", "type": kind}
                 good = system == "golden" or (system == "tuned" and item > 0)
-                checks.append(row | {"system": system, "strict": good, "all_facts": good and item > 1, "stopped": good})
+                passed = {"strict": good, "all_facts": good and item > 1, "stopped": good}
+                checks.append(row | passed | {"system": system, "checks": {"name": item != 3, "facts": item < 5}})
                 score = usual + 0.1 * (item % 3) + dice.uniform(-0.02, 0.02)
                 rows.append(row | {"outcome": "ok", "score": score, "dims": {}, "judge_id": "j"})
         jsonl.write(f"data/judgements/{system}.jsonl", rows)
@@ -54,6 +55,12 @@ def edit(system: str, **changes: Any) -> None:
         for place, row in enumerate(jsonl.read(path))
     ]
     jsonl.write(path, rows)
+
+
+def test_name_and_own_facts_stand_beside_strict(folder: Path) -> None:
+    base = run()["overall"]["base"]
+    assert (base["name"], base["facts"]) == (0.9, 0.5)
+    assert base["intervals"]["facts"][0] < 0.5 < base["intervals"]["facts"][1]
 
 
 def test_the_paths_that_others_read(folder: Path) -> None:
@@ -133,7 +140,15 @@ def test_table_shows_every_row_denominators_and_the_kind_of_score(
     edit("base", outcome=lambda i: "ok" if i else "refusal", score=lambda i: 2.0 if i else None)
     run()
     out = capsys.readouterr().out
-    for words in ("rule score", "95% interval", "swapped 0.00 of 20", "2.00 (19)", "2.00 (9)", "1.00/0.90/0.00"):
+    for words in (
+        "rule score",
+        "95% interval",
+        "swapped 0.00 of 20",
+        "2.00 (19)",
+        "2.00 (9)",
+        "1.00/0.90/0.00",
+        "exact name: 0.90/0.90/0.90",
+    ):
         assert words in out, words
     lines = [line for line in out.splitlines() if line.startswith("│")]
     assert [line.split()[1] for line in lines] == ["ad", "note", "all"]

@@ -44,16 +44,17 @@ BASE = f"base {FORMAT}"
 
 PARAMS = {
     "align.method": f"align merge {TUNED}",
-    "answer.max_new_tokens": ANSWERS,
-    "base.steps": BASE,
+    "answer.decode.max_new_tokens": ANSWERS,
     "base.corpus": BASE,
+    "base.steps": BASE,
     "clean.max_attempts": CLEAN,
     "compare.tie": "compare",
     "evaluate.metrics": "evaluate compare",
-    "filter.percentile": FILTER,
+    "filter.density.percentile": FILTER,
+    "filter.rules": FILTER,
     "format.max_length": FORMAT,
-    "generate.per_item": GENERATE,
     "generate.items": GENERATE,
+    "generate.per_item": GENERATE,
     "judge.model": JUDGES,
     "judge.temperature": JUDGES,
     "merge.tolerance": f"merge {TUNED}",
@@ -67,6 +68,8 @@ PARAMS = {
     "teacher.model": GENERATE,
     "teacher.temperature": GENERATE,
     "threads": f"train align merge {ANSWERS}",
+    "train.epochs": f"train align merge {TUNED}",
+    "train.lora.r": f"train align merge {TUNED}",
     "train.lr": f"train align merge {TUNED}",
     "types": GENERATE,
 }
@@ -96,16 +99,28 @@ FILES = {
     "stages/evaluate.py": "evaluate compare",
     "stages/judge.py": JUDGES,
     "stages/compare.py": "compare",
-    "stages/lib/rubric.py": JUDGES,
-    "stages/lib/stats.py": "evaluate compare",
-    "stages/lib/decode.py": ANSWERS,
-    "stages/lib/tiny.py": BASE,
 }
+
+# What a module costs, and the modules under stages/lib that cost it.
+MODULES = {
+    f"base {GENERATE}": "jsonl params prompts",
+    GENERATE: "calls ledger limit llm loop offline phrases provider reply",
+    FILTER: "density facts features impact mixture text",
+    BASE: "corpus model pretraining probes tiny",
+    FORMAT: "chat rows template",
+    SPLIT: "leakage",
+    f"train align merge {TUNED}": "training",
+    f"merge {TUNED}": "adapter",
+    ANSWERS: "decode",
+    JUDGES: "checker rubric",
+    "evaluate compare": "measures stats",
+}
+FILES |= {f"stages/lib/{name}.py": cost for cost, names in MODULES.items() for name in names.split()}
 
 ASKED = [
     "train.lr",
     "judge.model",
-    "answer.max_new_tokens",
+    "answer.decode.max_new_tokens",
     "rules.vocabulary",
     "recipe",
     "split.test",

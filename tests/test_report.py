@@ -175,6 +175,8 @@ def test_nothing_has_run_yet(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_every_lack_of_a_base_is_one_clear_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    subprocess.run(["git", "init", "-q", "-b", "main"], cwd=project, check=True)
+    assert revision.at("main").note == "first run: this repository holds no commit to compare with"
     commit(project)
     for base in ("no-such-branch", "--all", "HEAD~9"):
         assert revision.at(base).note == f"{base} is no revision of this repository; name one: make report BASE=HEAD"

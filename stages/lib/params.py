@@ -80,7 +80,8 @@ def load(path: Path = PARAMS) -> dict[str, Any]:
 
 def _explain(path: Path, key: str, kind: Any, err: ValidationError) -> str:
     """One line for the first error of a section: file, key, bound, value."""
-    first = err.errors()[0]
+    # A misspelt key is both unknown and missing; what was written there helps more.
+    first = min(err.errors(), key=lambda found: found["type"] != "extra_forbidden")
     place = ".".join([key, *(str(part) for part in first["loc"])])
     if first["type"] == "extra_forbidden":
         known = list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []

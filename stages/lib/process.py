@@ -142,7 +142,7 @@ def tokens(now: Snapshot, _old: Snapshot) -> Safe:
     found = now.metric("format", "tokens")
     if not found:
         return NONE
-    names = list(next(iter(found.values())))
+    names = sorted(next(iter(found.values())), key=lambda name: (name == "max", name))
     order = [part for part in ("prompt", "completion", "total") if part in found]
     rows = [[part, *(figure(found[part].get(name)) for name in names)] for part in order]
     limit = (now.params.get("format") or {}).get("max_length")

@@ -76,6 +76,8 @@ def at(revision: str) -> Snapshot:
     if _git("rev-parse", "--is-inside-work-tree") is None:
         return Snapshot(revision, "no git repository here, so there is nothing to compare with")
     commit = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    if commit is None and _git("rev-parse", "--verify", "--quiet", "HEAD") is None:
+        return Snapshot(revision, "first run: this repository holds no commit to compare with")
     if commit is None:
         return Snapshot(revision, f"{revision} is no revision of this repository; name one: make report BASE=HEAD")
     commit = commit.strip()

@@ -5,6 +5,7 @@ Nothing here knows a template by name. A sentinel in place of an output shows wh
 
 from __future__ import annotations
 
+import datetime
 import functools
 import itertools
 import json
@@ -17,6 +18,9 @@ from typing import Any
 from .params import Refusal
 
 Messages = list[dict[str, str]]
+# Some templates write today's date into every prompt; on another day the same data would make another model.
+_DAY = datetime.date(2024, 7, 26)
+_TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 
 
 class Unmaskable(Refusal):
@@ -46,8 +50,11 @@ def _any(words: Iterable[str]) -> re.Pattern[str]:
 
 
 def render(tokenizer: Any, messages: Messages, generate: bool) -> str:
+    """The text that the template makes of a conversation."""
+    template = _TODAY.sub(lambda call: json.dumps(_DAY.strftime(call[2])), tokenizer.get_chat_template())
+    options = {"add_generation_prompt": generate, "chat_template": template}
     try:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generate))
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
     except Exception as err:  # a template is a program of its own and raises what it likes
         raise Unmaskable(f"the chat template refuses the conversation: {err}") from None
 
@@ -99,6 +106,7 @@ def _learn(tokenizer: Any, template: str, _size: int) -> Grammar:
 
 
 def grammar_of(tokenizer: Any) -> Grammar:
+    """The grammar of a tokenizer with its template; refuses where there is no template or nothing that could stop."""
     if not tokenizer.chat_template:
         raise Refusal(f"{tokenizer.name_or_path}: the tokenizer has no chat template; add chat_template.jinja to it")
     found = _learn(tokenizer, tokenizer.get_chat_template(), len(tokenizer))

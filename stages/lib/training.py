@@ -101,7 +101,7 @@ def checkpoint(folder: Path) -> str | None:
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     for path in found:
         if not (path / "complete").exists():
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)  # another process of a launcher may be at it too
     whole = [path for path in found if path.exists()]
     return str(whole[-1]) if whole else None
 

@@ -454,6 +454,14 @@ def test_a_text_that_a_normaliser_turns_into_a_control_token_is_refused() -> Non
             chat.encode(made, *messages(("", [talk])))
 
 
+def test_a_date_in_the_template_is_the_same_every_day() -> None:
+    made = copy.deepcopy(tokenizer("chatml", "plain"))
+    made.chat_template = "{{ strftime_now('%d %b %Y') + '\n' }}" + made.chat_template
+    assert made.decode(chat.prompt_ids(made, [{"role": "user", "content": "a"}])).startswith(
+        "26 Jul 2024\n<|im_start|>"
+    )
+
+
 def test_an_entity_that_a_template_names_stays_a_word() -> None:
     made = tokenizer("word_markers", "plain")
     before = chat.prompt_ids(made, [{"role": "user", "content": "a"}])

@@ -47,7 +47,7 @@ def test_the_float_that_dvc_writes_is_a_float(tmp_path: Path) -> None:
     ("old", "new", "words"),
     [
         ("lr: 0.1", "lr: abc", ["train.lr", "'abc'"]),
-        ("lr: 0.1", "lrr: 0.1", ["train", "lr"]),
+        ("lr: 0.1", "lrr: 0.1", ["train.lrr", "unknown key", "did you mean lr?"]),
         ("    r: 4", "    r: 4\n    rr: 5", ["train.lora.rr", "unknown key"]),
         ("r: 4", "r: 0", ["train.lora.r", "greater than or equal to 1", "0"]),
         ("r: 4", "r: '4'", ["train.lora.r", "'4'"]),
