@@ -40,6 +40,9 @@ SECTIONS: dict[str, Callable[[Snapshot, Snapshot], Safe]] = {
     "Provenance": process.provenance,
 }
 
+# Headings of the short table, and the shares of compare.json under them.
+SHARES = {"strict": "strict", "all facts": "all_facts", "name": "name", "own facts": "facts", "stop": "stop_rate"}
+
 
 def page(now: Snapshot, old: Snapshot) -> str:
     """The whole document."""
@@ -73,12 +76,16 @@ def summary(now: Snapshot, old: Snapshot) -> str:
     overall = now.metric("compare", "overall") or {}
     lines = [f"**{cell(verdict(now))}**", "", cell(old.note or f"Compared with {old.name}.")]
     lines += ["", *(f"- {'**Attention**: ' if kind == 'bad' else ''}{cell(line)}" for kind, line in alerts(now, old))]
-    shares = ("strict", "all_facts", "stop_rate")
     rows = [
-        [name, c["n"], f"{figure(c['score'])} ({c['n_scored']} scored)", *(figure(c[key], True) for key in shares)]
+        [
+            name,
+            c["n"],
+            f"{figure(c['score'])} ({c['n_scored']} scored)",
+            *(figure(c[key], True) for key in SHARES.values()),
+        ]
         for name, c in ((name, overall[name]) for name in SYSTEMS if name in overall)
     ]
-    lines += grid(["", "n", now.metric("compare", "score_kind") or "score", "strict", "all facts", "stop"], rows)
+    lines += grid(["", "n", now.metric("compare", "score_kind") or "score", *SHARES], rows)
     if not old.note:
         params = [[key, figure(a), figure(b)] for key, a, b in revision.changes(old.params, now.params)]
         lines += ["Params:", *grid(["key", old.name, "here"], params[:20])] if params else ["Params: the same.", ""]
@@ -99,11 +106,11 @@ def show(now: Snapshot) -> None:
 
     console = Console()
     made = Table(title=Text(verdict(now)))
-    for name in ("", "n", "score", "strict", "all facts", "stop"):
+    for name in ("", "n", "score", *SHARES):
         made.add_column(name, justify="right" if name else "left")
     overall = now.metric("compare", "overall") or {}
     for name, column in ((name, overall[name]) for name in SYSTEMS if name in overall):
-        shares = (figure(column[key], True) for key in ("strict", "all_facts", "stop_rate"))
+        shares = (figure(column[key], True) for key in SHARES.values())
         made.add_row(name, figure(column["n"]), figure(column["score"]), *shares)
     console.print(made)
     times = evidence.seconds()

@@ -19,7 +19,16 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 def column(score: float, strict: float, **more: Any) -> dict[str, Any]:
     ends = {"score": [score - 0.1, score + 0.1], "strict": [0.1, 0.9], "all_facts": [None, None], "stop_rate": [0.8, 1]}
-    base = {"n": 4, "n_scored": 4, "score": score, "strict": strict, "all_facts": strict, "stop_rate": 1.0}
+    base = {
+        "n": 4,
+        "n_scored": 4,
+        "score": score,
+        "strict": strict,
+        "all_facts": strict,
+        "stop_rate": 1.0,
+        "name": 1.0,
+        "facts": 0.5,
+    }
     return {**base, "intervals": ends, "bounds": [score - 1, score + 1], **more}
 
 
