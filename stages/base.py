@@ -1,6 +1,6 @@
 """base: the tiny base model built here, or a named model pinned to a revision.
 
-reads   data/raw/<recipe>/base
+reads   data/raw/<recipe>/base, models/shipped
 writes  models/base
 params  base, model
 """
@@ -8,20 +8,27 @@ params  base, model
 from __future__ import annotations
 
 import hashlib
+import json
+import os
+import random
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from stages.lib import jsonl, pretraining, probes, tiny
 from stages.lib import model as models
 from stages.lib.corpus import Corpus
+from stages.lib.documents import VERSION, Source
+from stages.lib.grammar import Grammar
 from stages.lib.model import Model
 from stages.lib.params import Refusal, run, work
 from stages.lib.prompts import Prompt
 from stages.lib.tiny import Base
 
 OUT = Path("models/base")
+SHIPPED = Path("models/shipped")  # tiny models that come with the checkout, a folder each
 QUESTIONS = 60  # of every probe; a share of 60 is known to about 0.1
 # What a named model's folder gets besides its base.json; the weights stay where they were found.
 SMALL = ("*.json", "*.txt", "*.model", "*.jinja")
@@ -38,13 +45,34 @@ def digest(files: list[Path]) -> str:
     return found.hexdigest()
 
 
-def fingerprint(base: Base) -> str:
-    """What a half-trained state belongs to: another param, corpus, code or torch starts from the beginning."""
+DOCUMENTS: dict[str, Callable[[str], Source]] = {"sheets": Corpus, "grammar": Grammar}
+
+
+def recipe(base: Base, corpus: Source) -> str:
+    """What decides a tiny model: the section, the corpus and the documents that today's code draws from it.
+
+    Not the code's bytes: a comment would cost every shipped model a rebuild. `corpus.VERSION` stands for the training.
+    """
+    texts = [path for path in Path(base.corpus).iterdir() if path.suffix in (".json", ".txt")]
+    drawn = [corpus.document(random.Random(f"{base.seed}/recipe/{n}"), 0.1) for n in range(200)]
+    told = json.dumps([base.model_dump(exclude={"corpus"}), digest(texts), drawn, VERSION], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def shipped(build: str) -> Path | None:
+    """The folder of a model that comes with the checkout and was built from the same recipe."""
+    for note in sorted(SHIPPED.glob("*/base.json")):
+        if json.loads(note.read_text("utf-8")).get("build") == build:
+            return note.parent
+    return None
+
+
+def fingerprint(build: str) -> str:
+    """What a half-trained state belongs to: another recipe, code or torch starts from the beginning."""
     import torch
 
-    code = [Path(str(sys.modules[c.__module__].__file__)) for c in (Corpus, Base, pretraining.train)]
-    texts = [path for path in Path(base.corpus).iterdir() if path.suffix == ".json"]
-    return hashlib.sha256(f"{base!r} {digest(texts)} {digest(code)} {torch.__version__}".encode()).hexdigest()[:16]
+    code = [Path(str(sys.modules[c.__module__].__file__)) for c in (Corpus, Grammar, Base, pretraining.train)]
+    return hashlib.sha256(f"{build} {digest(code)} {torch.__version__}".encode()).hexdigest()[:16]
 
 
 def progress(steps: int) -> Any:
@@ -60,36 +88,35 @@ def progress(steps: int) -> Any:
     return say
 
 
-def card(base: Base, model: Any, tokens: Any, corpus: Corpus, scores: dict[str, float]) -> str:
+def card(base: Base, model: Any, tokens: Any, corpus: Source, scores: dict[str, float]) -> str:
     """The model card: the corpus folder's text with the figures filled in."""
     return Prompt(Path(base.corpus) / "card.md").render(
         parameters=f"{sum(p.numel() for p in model.parameters()):,}", vocabulary=f"{len(tokens):,}",
         steps=f"{base.steps:,}", batch_size=str(base.batch_size), seed=str(base.seed), questions=str(QUESTIONS),
-        held_out=str(len(corpus.w["held_out"])),
+        held_out=str(len(corpus.held_out)),
         probes="\n".join(f"| {name} | {share:.2f} |" for name, share in scores.items()),
     )  # fmt: skip
 
 
-def note(folder: Path, name: str, revision: str) -> None:
-    jsonl.write_json(folder / "base.json", {"name": name, "revision": revision})
+def note(folder: Path, name: str, revision: str, **more: str) -> None:
+    jsonl.write_json(folder / "base.json", {"name": name, "revision": revision, **more})
 
 
-def build(base: Base, folder: Path) -> dict[str, float]:
+def build(base: Base, corpus: Source, folder: Path) -> dict[str, float]:
     """Train the tiny model into `folder`; returns its probes. A killed build goes on where it was."""
     import torch
 
     models.quiet()
     models.threads(base.threads)
-    corpus = Corpus(base.corpus)
-    tokens = tiny.tokenizer(corpus.words, corpus.characters, base.vocab_size)
+    made = recipe(base, corpus)
+    tokens = tiny.tokenizer(corpus.words, corpus.characters, base.vocab_size, base.positions)
     model = tiny.build(base, tokens)
-    pretraining.train(model, tokens, corpus, base, work("base") / f"{fingerprint(base)}.pt", progress(base.steps))
+    pretraining.train(model, tokens, corpus, base, work("base") / f"{fingerprint(made)}.pt", progress(base.steps))
     model.to(torch.bfloat16).save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)  # the hub's writer keeps it to its owner
     tokens.save_pretrained(folder)
     # What is stored is what is measured: rounded to bfloat16, read back as every later stage reads it.
-    revision = digest([folder / "model.safetensors", folder / "tokenizer.json"])
-    note(folder, models.TINY, revision)
+    note(folder, models.TINY, digest([folder / "model.safetensors", folder / "tokenizer.json"]), build=made)
     read = models.load(folder, "float32")
     scores = probes.scores(read, models.tokenizer(folder), corpus, "probes", QUESTIONS)
     jsonl.write_text(folder / "README.md", card(base, read, tokens, corpus, scores))
@@ -135,10 +162,14 @@ def pin(model: Model, folder: Path) -> None:
 def main(base: Base, model: Model) -> None:
     def fill(folder: Path) -> None:
         if model.name != models.TINY:
-            pin(model, folder)
-        else:
-            shares = [f"{name} {share:.2f}" for name, share in build(base, folder).items()]
-            print(f"base: probes: {'; '.join(shares)}", file=sys.stderr)
+            return pin(model, folder)
+        corpus = DOCUMENTS[base.documents](base.corpus)
+        # To rebuild changes the road and not the result, so it is asked for in the environment.
+        if not os.environ.get("ANNEAL_REBUILD") and (ready := shipped(recipe(base, corpus))):
+            shutil.copytree(ready, folder, dirs_exist_ok=True)
+            return print(f"base: {ready} was built from this very recipe and is taken as it is", file=sys.stderr)
+        shares = [f"{name} {share:.2f}" for name, share in build(base, corpus, folder).items()]
+        return print(f"base: probes: {'; '.join(shares)}", file=sys.stderr)
 
     jsonl.write_folder(OUT, fill)
 

@@ -15,13 +15,15 @@ import pytest
 from stages import base as stage
 from stages.lib import model as models
 from stages.lib import params
+from stages.lib.corpus import Corpus
 from stages.lib.model import Model
 from stages.lib.params import Refusal
 
 from .conftest import ROOT
-from .lib.test_tiny import micro
+from .lib.test_tiny import FOLDER, micro
 
 TINY = Model(name="tiny", revision=None)
+CORPUS = Corpus(FOLDER)
 FILES = {
     "README.md", "base.json", "chat_template.jinja", "config.json", "generation_config.json", "model.safetensors",
     "tokenizer.json", "tokenizer_config.json",
@@ -62,7 +64,8 @@ def test_a_built_folder_holds_all_that_later_stages_read(built: Path) -> None:
     folder = built / "models/base"
     assert set(contents(folder)) == FILES
     note = json.loads((folder / "base.json").read_text())
-    assert note == {"name": "tiny", "revision": stage.digest([folder / "model.safetensors", folder / "tokenizer.json"])}
+    revision = stage.digest([folder / "model.safetensors", folder / "tokenizer.json"])
+    assert note == {"name": "tiny", "revision": revision, "build": stage.recipe(micro(), CORPUS)}
     assert models.pinned(folder) == (str(folder), None)
     model, tokens = models.load(folder, "bfloat16"), models.tokenizer(folder)
     assert model.config.vocab_size == len(tokens)
@@ -84,7 +87,7 @@ def test_the_same_params_give_the_same_bytes(built: Path, toy: Path) -> None:
     assert contents(toy / "models/base") == contents(built / "models/base")
     other = toy / "other"
     other.mkdir()
-    stage.build(micro(seed=43), other)
+    stage.build(micro(seed=43), CORPUS, other)
     assert contents(other)["model.safetensors"] != contents(built / "models/base")["model.safetensors"]
 
 
@@ -96,15 +99,47 @@ def test_a_finished_training_is_not_repeated(built: Path, monkeypatch: pytest.Mo
     assert contents(toy / "models/base") == contents(built / "models/base")
 
 
-def test_another_param_or_corpus_is_another_fingerprint(toy: Path) -> None:
-    first = stage.fingerprint(micro())
-    assert stage.fingerprint(micro()) == first
-    assert stage.fingerprint(micro(decay=0.5)) != first
+def test_another_param_or_corpus_is_another_recipe(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = stage.recipe(micro(), CORPUS)
+    assert stage.recipe(micro(), CORPUS) == first
+    assert stage.recipe(micro(decay=0.5), CORPUS) != first
     shutil.copytree(micro().corpus, toy / "corpus")
     moved = micro(corpus=str(toy / "corpus"))
-    before = stage.fingerprint(moved)
+    assert stage.recipe(moved, CORPUS) == first, "where the folder lies changes nothing"
     (toy / "corpus/word_groups.json").write_text('{"groups": [], "sentences": []}')
-    assert stage.fingerprint(moved) != before
+    assert stage.recipe(moved, CORPUS) != first
+    monkeypatch.setattr(Corpus, "dense", lambda *_: [("other", 1.0)])
+    assert stage.recipe(micro(), CORPUS) != first, "code that draws other documents makes another model"
+
+
+def test_a_shipped_model_is_taken_and_any_other_is_built(
+    built: Path, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(built / "models/base", toy / "models/shipped/some")
+    monkeypatch.setattr(stage, "build", lambda *_: pytest.fail("built"))
+    stage.main(micro(), TINY)
+    assert contents(toy / "models/base") == contents(built / "models/base")
+    with pytest.raises(pytest.fail.Exception, match="built"):
+        stage.main(micro(seed=7), TINY)
+    monkeypatch.setenv("ANNEAL_REBUILD", "1")
+    with pytest.raises(pytest.fail.Exception, match="built"):
+        stage.main(micro(), TINY)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_shipped_model_of_every_recipe_is_todays(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody's first run should train a base: what is shipped is what this code and this corpus would build."""
+    monkeypatch.chdir(ROOT)
+    section = stage.Base.model_validate(params.load(path)["base"])
+    found = stage.shipped(stage.recipe(section, stage.DOCUMENTS[section.documents](section.corpus)))
+    assert found, "the corpus, the section or the code changed: `make base`"
+    assert found == stage.SHIPPED / path.stem
+
+
+def test_what_is_shipped_is_small() -> None:
+    files = [file for file in (ROOT / "models/shipped").rglob("*") if file.is_file()]
+    assert len(files) >= 8
+    assert sum(file.stat().st_size for file in files) <= 16 * 2**20
 
 
 def test_a_killed_build_leaves_no_half_folder(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,14 +241,12 @@ def test_a_model_that_cannot_be_had_is_one_line(toy: Path, name: str, env: dict[
     assert not (toy / "models/base").exists()
 
 
-def test_the_shipped_folder_is_what_its_note_says() -> None:
-    folder = ROOT / "models/base"
-    values = params.load(ROOT / "params.yaml")
-    assert values["model"]["name"] == "tiny", "the recipe that ships the model is the active one"
-    assert set(contents(folder)) >= FILES
-    revision = stage.digest([folder / "model.safetensors", folder / "tokenizer.json"])
-    assert json.loads((folder / "base.json").read_text()) == {"name": "tiny", "revision": revision}
-    assert sum(len(data) for data in contents(folder).values()) <= 5_000_000
+@pytest.mark.parametrize("folder", sorted((ROOT / "models/shipped").iterdir()), ids=lambda folder: folder.name)
+def test_the_shipped_folder_is_what_its_note_says(folder: Path) -> None:
+    values = params.load(ROOT / f"recipes/{folder.name}.yaml")
+    assert set(contents(folder)) == FILES
+    note = json.loads((folder / "base.json").read_text())
+    assert note["revision"] == stage.digest([folder / "model.safetensors", folder / "tokenizer.json"])
     card = (folder / "README.md").read_text()
     assert f"seed {values['base']['seed']}" in card
     assert f"{values['base']['steps']:,} steps" in " ".join(card.split())

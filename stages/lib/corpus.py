@@ -12,11 +12,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from .documents import ANSWER, END, GIVEN, START, STOP, Document
 from .params import Refusal
 
-START, END, STOP = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
-GIVEN, ANSWER = 0.1, 1.0
-Document = list[tuple[str, float]]
 Sheet = dict[str, str]  # what sentences may name: name, ingredients, first, second, last, effects, effect, ...
 
 _FILES = {
@@ -51,6 +49,7 @@ class Corpus:
         texts = {name: _read(Path(folder), name) for name in _FILES}
         self.w, self.p, self.sentences = texts["words"], texts["prompts"], texts["sentences"]
         self.formats, self.groups, w = texts["formats"], texts["word_groups"], self.w
+        self.held_out: list[str] = w["held_out"]
         names = [*w["ingredient_parts"], *w["effect_parts"], *w["categories"]]
         labels, domains = [*w["labels"], *self.formats], [words for d in w["domains"].values() for words in d.values()]
         lists = [names, labels, w["ingredients"], w["effects"], w["skin_types"], w["complaints"], w["audiences"],
@@ -195,5 +194,5 @@ class Corpus:
         while True:
             kind = rng.choices(list(mix), list(mix.values()))[0] if rng.random() >= dense else "dense"
             parts: Document = getattr(self, kind)(rng)
-            if not any(name in piece for piece, _ in parts for name in self.w["held_out"]):
+            if not any(name in piece for piece, _ in parts for name in self.held_out):
                 return parts

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .corpus import Corpus, Document
+from .documents import Document, Source
 from .tiny import Base
 
 BLOCK = 8  # batches that are drawn together and sorted by length; a checkpoint falls between two blocks
@@ -24,7 +24,7 @@ def encode(tokens: Any, parts: Document, longest: int) -> tuple[list[int], list[
     return ids[:longest], weights[:longest]
 
 
-def batches(corpus: Corpus, tokens: Any, base: Base, first: int) -> Iterator[tuple[Any, Any]]:
+def batches(corpus: Source, tokens: Any, base: Base, first: int) -> Iterator[tuple[Any, Any]]:
     """Padded (ids, weights) from step `first` on, a multiple of BLOCK; each block has its own generator, so that a
     run that continues sees the documents an unbroken one sees. One document a row: no second sheet is in sight."""
     import torch
@@ -76,7 +76,7 @@ def _optimizers(model: Any, base: Base) -> list[Any]:
     ]
 
 
-def train(model: Any, tokens: Any, corpus: Corpus, base: Base, kept: Path, say: Callable[[int, float], None]) -> None:
+def train(model: Any, tokens: Any, corpus: Source, base: Base, kept: Path, say: Callable[[int, float], None]) -> None:
     """Train in place. Every KEEP blocks the state goes to the file `kept`, where a later call goes on."""
     import torch
 

@@ -10,7 +10,9 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from .corpus import END, START, Corpus
+from .corpus import Corpus
+from .documents import END, START, Source
+from .grammar import Grammar
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,11 @@ class Case:
     wanted: list[str]
     opener: str = ""
     unwanted: tuple[str, ...] = ()
+    exact: bool = False  # nothing but the one wanted string
 
     def met(self, reply: str) -> bool:
+        if self.exact:
+            return reply.strip() == self.wanted[0].strip()
         rest = reply
         for word in sorted(self.wanted, key=len, reverse=True):
             if word not in rest:
@@ -31,8 +36,16 @@ class Case:
         return reply.startswith(self.opener) and not any(word in rest for word in self.unwanted)
 
 
-def cases(corpus: Corpus, seed: str, n: int) -> dict[str, list[Case]]:
-    """`n` questions of every probe."""
+def cases(corpus: Source, seed: str, n: int) -> dict[str, list[Case]]:
+    """`n` questions of every probe; a grammar marks its own."""
+    if isinstance(corpus, Grammar):
+        asked = corpus.questions(seed, n)
+        return {name: [Case(q, [answer], exact=True) for q, answer in turns] for name, turns in asked.items()}
+    assert isinstance(corpus, Corpus)
+    return _sheets(corpus, seed, n)
+
+
+def _sheets(corpus: Corpus, seed: str, n: int) -> dict[str, list[Case]]:
     found: dict[str, list[Case]] = {}
     p, separator = corpus.p, corpus.p["separator"]
     for number in range(n):
@@ -77,7 +90,7 @@ def replies(model: Any, tokens: Any, questions: list[str], longest: int, batch: 
     return found
 
 
-def scores(model: Any, tokens: Any, corpus: Corpus, seed: str, n: int = 60) -> dict[str, float]:
+def scores(model: Any, tokens: Any, corpus: Source, seed: str, n: int = 60) -> dict[str, float]:
     """The share of good replies for every probe, over `n` questions each."""
     found = {}
     for name, asked in cases(corpus, seed, n).items():

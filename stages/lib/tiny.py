@@ -7,11 +7,11 @@ training that `pretraining` gives it starts with drills of repetition.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import model_validator
 
-from .corpus import END, START, STOP
+from .documents import END, START, STOP
 from .params import Count, Fraction, Refusal, Section, Share
 
 PAD = "<|pad|>"
@@ -30,6 +30,7 @@ class Base(Section):
     """Params section `base`: the corpus, the shape and the schedule of the tiny model."""
 
     corpus: str
+    documents: Literal["sheets", "grammar"]  # what the corpus folder holds: see `corpus` and `grammar`
     seed: int
     threads: Count  # the order of a sum, and so the last bit of a weight, depends on it
     vocab_size: Count  # whole words come first, then the most frequent characters; the rest is spelt in bytes
@@ -38,6 +39,7 @@ class Base(Section):
     heads: Count
     key_value_heads: Count
     intermediate_size: Count
+    positions: Count  # tokens that the model can look back on
     steps: Count
     batch_size: Count
     max_length: Count
@@ -69,7 +71,7 @@ def _byte_letters() -> dict[int, str]:
     return {b: chr(b) for b in kept} | {b: chr(256 + n) for n, b in enumerate(rest)}
 
 
-def tokenizer(words: list[str], characters: list[str], size: int) -> Any:
+def tokenizer(words: list[str], characters: list[str], size: int, positions: int = 1024) -> Any:
     """Qwen2's own byte-level BPE in which every word is one token and merges end at a character's border.
 
     `characters` come by falling frequency and are taken as long as they fit into `size` tokens.
@@ -92,7 +94,7 @@ def tokenizer(words: list[str], characters: list[str], size: int) -> Any:
             vocab[left + right] = len(vocab)
     made = Qwen2Tokenizer(
         vocab=vocab, merges=[tuple(m.split(" ")) for m in merges], unk_token=STOP, eos_token=END, pad_token=PAD,
-        extra_special_tokens=[START, STOP], model_max_length=1024, padding_side="left",
+        extra_special_tokens=[START, STOP], model_max_length=positions, padding_side="left",
     )  # fmt: skip
     # AutoTokenizer hands a qwen2 folder to Qwen2Tokenizer, which builds its pre-tokenizer anew: only words that are
     # added tokens survive that, a pre-tokenizer of our own would not.
@@ -135,7 +137,7 @@ def build(base: Base, tokens: Any) -> Any:
     config = Qwen2Config(
         vocab_size=len(tokens), hidden_size=base.hidden_size, num_hidden_layers=base.layers,
         intermediate_size=base.intermediate_size, num_attention_heads=base.heads,
-        num_key_value_heads=base.key_value_heads, tie_word_embeddings=True, max_position_embeddings=1024,
+        num_key_value_heads=base.key_value_heads, tie_word_embeddings=True, max_position_embeddings=base.positions,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, initializer_range=0.02,
         pad_token_id=tokens.pad_token_id, eos_token_id=stops, bos_token_id=None,
     )  # fmt: skip

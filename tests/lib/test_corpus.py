@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib.corpus import ANSWER, END, GIVEN, START, STOP, Corpus, Document
+from stages.lib.corpus import Corpus
+from stages.lib.documents import ANSWER, END, GIVEN, START, STOP, Document
 from stages.lib.params import Refusal
 
 from ..conftest import ROOT

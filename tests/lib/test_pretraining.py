@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from stages.lib import pretraining, tiny
-from stages.lib.corpus import ANSWER, GIVEN, Corpus
+from stages.lib.corpus import Corpus
+from stages.lib.documents import ANSWER, GIVEN
 from stages.lib.pretraining import BLOCK
 from stages.lib.tiny import Base
 

@@ -59,7 +59,7 @@ def texts(corpus: Corpus, n: int) -> list[str]:
 
 
 def test_words_are_single_tokens(corpus: Corpus, tokens: Any) -> None:
-    vocabulary = json.loads((ROOT / "data/raw/brand/vocabulary.json").read_text())
+    vocabulary = json.loads((ROOT / "data/raw/brand/rules/vocabulary.json").read_text())
     words = [word for words in vocabulary.values() for word in words] + corpus.w["labels"]
     assert len(words) >= 170
     assert {word: n for word in words if (n := len(tokens(word)["input_ids"])) != 1} == {}
