@@ -25,6 +25,8 @@ from typing import Annotated, Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from . import privacy
+
 PARAMS = Path("params.yaml")
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -43,6 +45,12 @@ class Section(BaseModel):
     """A section of params.yaml: frozen, typed, and closed to unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Privacy(Section):
+    """`local_only`: no stage may connect to another machine."""
+
+    local_only: bool
 
 
 class Refusal(Exception):
@@ -94,10 +102,10 @@ def _explain(path: Path, key: str, kind: Any, err: ValidationError) -> str:
     return f"{path}: {place}: {first['msg']}, got {first['input']!r}"
 
 
-def pick(main: Callable[..., None], path: Path = PARAMS) -> dict[str, Any]:
-    """The params that `main` declares, checked against its types."""
+def pick(main: Callable[..., None], path: Path = PARAMS, values: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The params that `main` declares, checked against its types; `values` are those of the file, once it is read."""
     hints = typing.get_type_hints(main, include_extras=True)
-    values, picked = load(path), {}
+    values, picked = load(path) if values is None else values, {}
     for name, parameter in inspect.signature(main).parameters.items():
         if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
             continue
@@ -120,6 +128,17 @@ def _arguments(main: Callable[..., None], words: list[str]) -> list[str]:
         if word not in typing.get_args(hints[name]):
             raise Refusal(f"{name}: one of {', '.join(typing.get_args(hints[name]))}, got {word!r}")
     return words
+
+
+def _guard(values: dict[str, Any], path: Path = PARAMS) -> None:
+    """Section `privacy` binds every stage and changes no result, so that no stage declares it."""
+    try:
+        local_only = Privacy.model_validate(values.get("privacy")).local_only
+    except ValidationError as err:
+        raise Refusal(_explain(path, "privacy", Privacy, err)) from None
+    privacy.guard(local_only, Refusal)
+    if local_only:
+        privacy.refuse_remote(root(), Refusal)
 
 
 def _lock(stage: str) -> Any:
@@ -157,7 +176,9 @@ def run(main: Callable[..., None]) -> None:
     start, code = time.monotonic(), 1
     try:
         words = _arguments(main, sys.argv[1:])
-        picked = pick(main)
+        values = load()
+        _guard(values)
+        picked = pick(main, values=values)
         lock = _lock("-".join([stage, *words]))
         main(*words, **picked)
         lock.close()
@@ -173,7 +194,7 @@ def run(main: Callable[..., None]) -> None:
         print(f"{stage}: the disk is full ({err.filename or 'writing'}); make room and run again", file=sys.stderr)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
     name, seconds = " ".join([stage, *sys.argv[1:]]), round(time.monotonic() - start, 1)
-    row = {"stage": name, "seconds": seconds, "peak_mb": round(peak), "exit": code}
+    row = {"stage": name, "seconds": seconds, "peak_mb": round(peak), "exit": code, "outbound": privacy.outbound()}
     with (work("times") / "stages.jsonl").open("a") as log:
         log.write(json.dumps(row) + "\n")
     sys.exit(code)

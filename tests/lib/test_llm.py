@@ -602,7 +602,10 @@ def main(teacher: llm.Chat) -> None:
 if __name__ == "__main__":
     run(main)
 '''
-PARAMS = "teacher:\n  model: offline-1\n  temperature: 1.0\n  top_p: 1.0\n  max_tokens: 9\n  max_failed: 0.0\n"
+PARAMS = (
+    "privacy:\n  local_only: false\n"
+    "teacher:\n  model: offline-1\n  temperature: 1.0\n  top_p: 1.0\n  max_tokens: 9\n  max_failed: 0.0\n"
+)
 AT_ONCE = 8
 
 

@@ -96,7 +96,7 @@ if __name__ == "__main__":
 @pytest.fixture
 def toy(tmp_path: Path) -> Path:
     (tmp_path / "toy.py").write_text(STAGE)
-    (tmp_path / "params.yaml").write_text("seed: 13\n")
+    (tmp_path / "params.yaml").write_text("seed: 13\nprivacy:\n  local_only: false\n")
     return tmp_path
 
 
