@@ -1,0 +1,170 @@
+"""accept: an answer that passes its checks for every test record, or the reason why there is none.
+
+The answers of the tuned model are the first attempts. A record whose answer fails a check climbs a ladder: candidates
+at rising temperatures, then candidates held to the JSON schema, then the nearest training record.
+
+reads   data/test.jsonl, data/train.jsonl, data/answers/tuned.jsonl, models/merged, models/density,
+        data/raw/<recipe>/rules
+writes  data/accepted.jsonl, reports/metrics/accept.json
+params  accept, answer, rules, seed, threads
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, field_validator
+
+from stages.lib import chat, checks, constrain, decode, density, facts, jsonl, ladder, model
+from stages.lib.jsonl import Record
+from stages.lib.ladder import Candidate, Rung
+from stages.lib.params import Count, Refusal, Section, run
+
+FIRST = Path("data/answers/tuned.jsonl")
+MERGED = Path("models/merged")
+
+
+class Accept(Section):
+    """What an answer must pass, and what is tried for it; without checks every first answer is accepted."""
+
+    checks: list[str]
+    temperatures: list[Annotated[float, Field(gt=0)]]  # one rung each
+    candidates: Count  # of each record on each rung
+    constrained: bool  # a rung under the JSON schema of the rules folder
+    fallback: bool  # a rung of training records
+
+    @field_validator("temperatures")
+    @classmethod
+    def _rising(cls, found: list[float]) -> list[float]:
+        if any(a >= b for a, b in pairwise(found)):
+            raise ValueError("temperatures must rise from rung to rung")
+        return found
+
+
+class Answer(Section):
+    """What drawing takes from the section of the answer stage, which checks all of it."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"]
+    batch_size: Count
+    decode: decode.Decode
+
+
+@dataclass
+class Sampler:
+    """Draws from models/merged, whichever engine wrote the first answers; without open records nothing is loaded."""
+
+    accept: Accept
+    answer: Answer
+    schema: dict[str, Any] | None
+    seed: int
+    threads: int
+
+    @cached_property
+    def loaded(self) -> tuple[Any, Any]:
+        model.threads(self.threads)
+        return model.tokenizer(MERGED), model.load(MERGED, self.answer.dtype)
+
+    @cached_property
+    def grammar(self) -> constrain.Grammar:
+        tokenizer, _ = self.loaded
+        return constrain.Grammar(tokenizer, self.schema or {}, chat.stop_ids(tokenizer))
+
+    def settings(self, temperature: float, free: bool) -> decode.Decode:
+        """The recipe's own settings, drawn at this temperature (0 is greedy) and without beams."""
+        change: dict[str, Any] = {"do_sample": temperature > 0, "temperature": temperature or 1.0, "num_beams": 1}
+        if not free:
+            # A stop string may stand inside the JSON, and a forbidden n-gram may be all that the grammar allows.
+            change |= {"stop": [], "no_repeat_ngram_size": 0}
+        return self.answer.decode.model_copy(update=change)
+
+    def rung(self, name: str, temperature: float, free: bool = True) -> Rung:
+        def draw(records: Sequence[Record]) -> list[list[Candidate]]:
+            tokenizer, _ = self.loaded
+            count = self.accept.candidates if temperature else 1  # greedy has one answer only
+            jobs = [
+                (prompt, random.Random(f"{self.seed}/accept/{record['id']}/{name}/{n}").getrandbits(63))
+                for record in records
+                for prompt in [chat.prompt_ids(tokenizer, record["prompt"])]
+                for n in range(count)
+            ]
+            found: dict[int, Candidate] = {}
+            for places in decode.batches([len(prompt) for prompt, _ in jobs], self.answer.batch_size):
+                batch = self.write([jobs[place] for place in places], self.settings(temperature, free), free)
+                found |= zip(places, batch, strict=True)
+            return [[found[start + n] for n in range(count)] for start in range(0, len(jobs), count)]
+
+        return Rung(name, temperature, draw)
+
+    def rungs(self) -> list[Rung]:
+        found = [self.rung(f"temperature {value}", value) for value in self.accept.temperatures]
+        if self.schema is not None:
+            # The grammar keeps the form, so the least noise that still gives several candidates does.
+            found.append(self.rung("constrained", min(self.accept.temperatures, default=0.0), free=False))
+        return found
+
+    def write(self, jobs: list[tuple[list[int], int]], settings: decode.Decode, free: bool) -> list[Candidate]:
+        """One batch of candidates. Their log-probability is the model's own, at temperature 1 and without a grammar,
+        so that candidates drawn in different ways can be compared."""
+        tokenizer, weights = self.loaded
+        prompts, seeds = [prompt for prompt, _ in jobs], [seed for _, seed in jobs]
+        masks = [] if free else [self.grammar.mask()]
+        stops = chat.stop_ids(tokenizer)
+        written = decode.answer(weights, tokenizer, prompts, settings, stops, seeds, masks)
+        found = []
+        for prompt, new in zip(prompts, written, strict=True):
+            total, count = decode.likelihood(weights, prompt + new.ids, [chat.IGNORE] * len(prompt) + new.ids)
+            found.append(Candidate(new.text, new.n_new, round(total / max(count, 1), 6)))
+        return found
+
+
+def first(test: list[Record], answers: list[Record], settings: decode.Decode) -> Rung:
+    """The answers that there are already, as a rung."""
+    known = {row["id"]: [Candidate(row["text"], row["n_new"], None)] for row in answers}
+    if odd := sorted(known.keys() ^ {record["id"] for record in test}):
+        raise Refusal(f"{FIRST}: other ids than data/test.jsonl: {', '.join(odd[:3])}; run `dvc repro`")
+    temperature = settings.temperature if settings.do_sample else 0.0
+    return Rung("first", temperature, lambda records: [known[record["id"]] for record in records])
+
+
+def possible(accept: Accept, answer: Answer, folder: str) -> dict[str, Any] | None:
+    """The JSON schema that the constrained rung needs; refuses what can never work before anything is loaded."""
+    if accept.constrained and answer.decode.num_beams > 1:
+        raise Refusal(
+            f"params.yaml: accept.constrained: true excludes answer.decode.num_beams: {answer.decode.num_beams}: "
+            "a grammar cannot follow beams; set one to false or the other to 1"
+        )
+    if not (accept.constrained and accept.checks):
+        return None
+    return constrain.schema(Path(folder) / "schema.json")
+
+
+def main(accept: Accept, answer: Answer, rules: facts.Rules, seed: int, threads: int) -> None:
+    checks.refuse(accept.checks, "accept.checks")
+    sampler = Sampler(accept, answer, possible(accept, answer, rules.folder), seed, threads)
+    test = jsonl.read("data/test.jsonl", "id", "item", "type", "prompt")
+    train = jsonl.read("data/train.jsonl", "id", "type", "prompt", "completion")
+    rungs = [first(test, jsonl.read(FIRST, "id", "finish"), answer.decode), *sampler.rungs()]
+    rungs += [ladder.neighbours(train, accept.candidates)] if accept.fallback else []
+    likely = density.load("models/density/density.json") if accept.checks else None
+    world = checks.world(rules, likely, [record["completion"][-1]["content"] for record in train])
+
+    def check(records: Sequence[Record], texts: Sequence[str]) -> list[list[str]]:
+        hits = checks.run_all(accept.checks, records, texts, world)
+        return [[f"{name}: {found[0]}"[:160] for name, found in row.items() if found] for row in hits]
+
+    rows = ladder.climb(test, rungs, check, lambda line: print(f"accept: {line}", file=sys.stderr))
+    jsonl.write("data/accepted.jsonl", rows)
+    jsonl.write_json("reports/metrics/accept.json", ladder.summary(rows, [rung.name for rung in rungs]))
+
+
+if __name__ == "__main__":
+    run(main)
