@@ -7,21 +7,19 @@ params  format, recipe, seed, types
 
 from __future__ import annotations
 
-import math
-import random
+import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from string import Template
 from typing import Any, Literal
 
-from stages.lib import chat, jsonl, model, prompts
+from stages.lib import budget, chat, jsonl, model
 from stages.lib.jsonl import Record
-from stages.lib.params import Count, Refusal, Section, run
+from stages.lib.params import Count, Refusal, Section, run, work
 from stages.lib.rows import positions
 from stages.lib.template import Unmaskable
-
-QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "max": 1.0}
+from stages.lib.wordings import Task, Writer, balanced
 
 
 class Format(Section):
@@ -30,31 +28,7 @@ class Format(Section):
     max_length: Count
     over_length: Literal["drop", "fail"]
     unmaskable: Literal["drop", "fail"]
-
-
-class Writer:
-    """Turns a record into its prompt. The wording depends on seed and record alone, so a new record moves no other."""
-
-    def __init__(self, folder: Path, types: dict[str, str], seed: int) -> None:
-        self.system, self.user = prompts.Prompt(folder / "system.md"), prompts.Prompt(folder / "user.md")
-        self.wordings = prompts.Prompt(folder / "wordings.md")
-        # Parted before the slots are filled: a value that holds a line break must not make a wording of its own.
-        self.lines = [line.strip() for line in self.wordings.text.splitlines() if line.strip()]
-        if not self.lines:
-            raise Refusal(f"{self.wordings.path}: holds no wording; write one instruction a line")
-        self.types, self.seed = types, seed
-
-    def wording(self, record: Record) -> int:
-        return random.Random(f"{self.seed}/wording/{record['id']}").randrange(len(self.lines))
-
-    def prompt(self, record: Record) -> list[dict[str, str]]:
-        if record["type"] not in self.types:
-            raise Refusal(f"data/filtered.jsonl: {record['id']}: type {record['type']!r} has no label in params types")
-        values = {**prompts.slots(record["facts"]), "label": self.types[record["type"]]}
-        self.wordings.render(**values)  # refuses an unknown slot with its line
-        values["instruction"] = Template(self.lines[self.wording(record)]).substitute(values)
-        messages = [("system", self.system.render(**values)), ("user", self.user.render(**values))]
-        return [{"role": role, "content": text.strip()} for role, text in messages if text.strip()]
+    tasks: dict[str, Task]  # further rows, by name
 
 
 @dataclass
@@ -62,32 +36,45 @@ class Result:
     """Rows that are kept, and every one that is not with its reason."""
 
     rows: list[Record] = field(default_factory=list)
+    kept: list[chat.Encoded] = field(default_factory=list)  # of `rows`, the last reply of each
     encoded: list[chat.Encoded | Unmaskable] = field(default_factory=list)
     over: list[str] = field(default_factory=list)  # ids
     refused: list[tuple[str, str]] = field(default_factory=list)  # ids and reasons
+    wordings: dict[str, Counter[int]] = field(default_factory=dict)  # task -> wording -> rows
+    instructions: set[str] = field(default_factory=set)  # different ones of the main task
 
-    def take(self, row: Record, tokenizer: Any, replies: list[list[dict[str, str]]], longest: int) -> None:
-        """Keep the row if each of its replies can be masked exactly and is short enough."""
+    def take(self, row: Record, tokenizer: Any, reply: list[dict[str, str]], longest: int) -> bool:
+        """Keep the row if its reply can be masked exactly and is short enough."""
         try:
-            encoded = [chat.encode(tokenizer, row["prompt"], reply) for reply in replies]
+            encoded = chat.encode(tokenizer, row["prompt"], reply)
         except Unmaskable as err:
             self.encoded.append(err)
             self.refused.append((row["id"], str(err)))
-            return
-        self.encoded += encoded
-        if any(len(one.ids) > longest for one in encoded):
+            return False
+        self.encoded.append(encoded)
+        if len(encoded.ids) > longest:
             self.over.append(row["id"])
-        else:
-            self.rows.append(row)
+            return False
+        self.rows.append(row)
+        self.kept.append(encoded)
+        return True
 
 
-def formatted(records: list[Record], writer: Writer, tokenizer: Any, longest: int) -> Result:
-    """Conversational prompt and completion of every record, as TRL loads them."""
+def formatted(records: Sequence[Record], writers: Sequence[Writer], tokenizer: Any, longest: int) -> Result:
+    """Conversational prompt and completion of every record, as TRL loads them, then those of the further tasks."""
     result = Result()
-    for record in records:
-        row = {key: record[key] for key in ("id", "item", "type", "facts")}
-        row |= {"prompt": writer.prompt(record), "completion": [{"role": "assistant", "content": record["text"]}]}
-        result.take(row, tokenizer, [row["completion"]], longest)
+    for writer in writers:
+        wording = balanced(asked := writer.of(records), len(writer.lines), writer.purpose)
+        used = result.wordings.setdefault(writer.name, Counter())
+        for record in asked:
+            # A row of a further task keeps the item, so that the split never parts it from the record it is made of.
+            name = f"{record['id']}/{writer.name}" if writer.name else record["id"]
+            row = {"id": name, "item": record["item"], "type": writer.kind(record), "facts": record["facts"]}
+            prompt, instruction = writer.prompt(record, wording[record["id"]])
+            row |= {"prompt": prompt, "completion": [{"role": "assistant", "content": writer.answer(record)}]}
+            if result.take(row, tokenizer, row["completion"], longest):
+                used[wording[record["id"]]] += 1
+                result.instructions |= set() if writer.name else {instruction}
     return result
 
 
@@ -99,7 +86,7 @@ def paired(rejected: list[Record], rows: list[Record], tokenizer: Any, longest: 
             continue
         pair = {key: row[key] for key in ("id", "item", "type", "prompt")} | {"kind": record["kind"]}
         pair |= {"chosen": row["completion"], "rejected": [{"role": "assistant", "content": record["text"]}]}
-        result.take(pair, tokenizer, [pair["rejected"]], longest)
+        result.take(pair, tokenizer, pair["rejected"], longest)
     return result
 
 
@@ -116,38 +103,54 @@ def decide(result: Result, policy: Format, name: str) -> None:
         )
 
 
-def spread(lengths: list[int]) -> dict[str, int]:
-    """Nearest-rank quantiles."""
-    ranked = sorted(lengths)
-    return {name: ranked[max(math.ceil(q * len(ranked)), 1) - 1] if ranked else 0 for name, q in QUANTILES.items()}
+def counted(result: Result, tokenizer: Any) -> list[budget.Row]:
+    """Tokens of the kept rows by field. A message's own tokens are counted once for each different text of it."""
+    told = [{message["role"]: message["content"] for message in row["prompt"]} for row in result.rows]
+    texts = sorted({text for each in told for text in each.values()})
+    ids = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    length = {"": 0} | {text: len(each) for text, each in zip(texts, ids, strict=True)}
+    return [
+        budget.Row(length[each.get("system", "")], length[each["user"]], row.prompt, len(row.ids) - row.prompt)
+        for each, row in zip(told, result.kept, strict=True)
+    ]
 
 
-def measure(sft: Result, pairs: Result, counts: dict[str, int], writer: Writer, tokenizer: Any) -> dict[str, Any]:
-    """Counts, masks, token statistics over all maskable rows (also those too long), and the share of each wording."""
+def share(used: Counter[int], lines: int) -> dict[str, float]:
+    return {f"line_{n + 1}": used[n] / max(used.total(), 1) for n in range(lines)}
+
+
+def measure(sft: Result, pairs: Result, counts: dict[str, int], writers: Sequence[Writer], tokenizer: Any) -> Record:
+    """Counts, masks, token statistics over all maskable rows (also those too long), budget, shares of the wordings."""
     ok = [row for row in sft.encoded if isinstance(row, chat.Encoded)]
-    used = Counter(writer.wording(row) for row in sft.rows)
+    rows = counted(sft, tokenizer)
+    asked = {tuple((message["role"], message["content"]) for message in row["prompt"]) for row in sft.rows}
+    shape = budget.Shape(len(sft.instructions), len(sft.rows) - len(asked), len(sft.over), len(ok))
+    shares = {writer.name: share(sft.wordings[writer.name], len(writer.lines)) for writer in writers}
     return {
         "records": counts["records"],
         "rows": len(sft.rows),
         "masks": chat.report(sft.encoded, chat.stop_ids(tokenizer)),
         "over_length": {"rows": len(sft.over), "share": len(sft.over) / max(len(ok), 1)},
         "tokens": {
-            "prompt": spread([row.prompt for row in ok]),
-            "completion": spread([len(row.ids) - row.prompt for row in ok]),
-            "total": spread([len(row.ids) for row in ok]),
+            "prompt": budget.spread([row.prompt for row in ok]),
+            "completion": budget.spread([len(row.ids) - row.prompt for row in ok]),
+            "total": budget.spread([len(row.ids) for row in ok]),
         },
+        "budget": {"fields": budget.fields(rows), "repeated": shape.repeated, "warnings": budget.warnings(rows, shape)},
         "pairs": {
             "records": counts["rejected"],
             "rows": len(pairs.rows),
             "over_length": len(pairs.over),
             "unmaskable": len(pairs.refused),
         },
-        "wordings": {f"line_{n + 1}": used[n] / max(len(sft.rows), 1) for n in range(len(writer.lines))},
+        "wordings": shares.pop(""),
+        "tasks": {name: {"rows": sft.wordings[name].total(), "wordings": each} for name, each in shares.items()},
     }
 
 
 def main(seed: int, recipe: str, types: dict[str, str], format: Format) -> None:  # noqa: A002
-    writer = Writer(Path("prompts", recipe, "format"), types, seed)
+    folder = Path("prompts", recipe, "format")
+    writers = [Writer(folder, types, seed), *(Writer(folder, types, seed, *task) for task in format.tasks.items())]
     records = jsonl.read("data/filtered.jsonl", "id", "item", "type", "facts", "text")
     if not records:
         raise Refusal("data/filtered.jsonl: no record is left; loosen the filter section")
@@ -155,14 +158,22 @@ def main(seed: int, recipe: str, types: dict[str, str], format: Format) -> None:
     if format.max_length > (most := positions(Path("models/base"))):
         raise Refusal(f"params.yaml: format.max_length: models/base has positions for {most:.0f} tokens only")
     tokenizer = model.tokenizer("models/base")
-    sft = formatted(records, writer, tokenizer, format.max_length)
+    sft = formatted(records, writers, tokenizer, format.max_length)
     decide(sft, format, "filtered.jsonl")
     pairs = paired(rejected, sft.rows, tokenizer, format.max_length)
     decide(pairs, format, "rejected.jsonl")
     counts = {"records": len(records), "rejected": len(rejected)}
+    metrics = measure(sft, pairs, counts, writers, tokenizer)
+    for line in metrics["budget"]["warnings"]:
+        print(f"format: {line}", file=sys.stderr)
+    # The time is this machine's, so it is told and never written into a file that is compared.
+    print(
+        f"format: {budget.estimate(metrics['budget']['fields']['total'], work('times') / 'pace.jsonl')}",
+        file=sys.stderr,
+    )
     jsonl.write("data/formatted.jsonl", sft.rows)
     jsonl.write("data/pairs.jsonl", pairs.rows)
-    jsonl.write_json("reports/metrics/format.json", measure(sft, pairs, counts, writer, tokenizer))
+    jsonl.write_json("reports/metrics/format.json", metrics)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from stages.lib.params import Refusal
 from . import micro
 
 TYPES = {"note": "笔记", "advert": "广告"}
-POLICY = stage.Format(max_length=200, over_length="drop", unmaskable="drop")
+POLICY = stage.Format(max_length=200, over_length="drop", unmaskable="drop", tasks={})
 
 
 def source(number: int, text: str = "今天很好。") -> dict[str, Any]:
@@ -73,19 +73,99 @@ def test_an_empty_system_prompt_makes_no_message(checkout: Path) -> None:
     assert {len(row["prompt"]) for row in rows} == {1}
 
 
-def test_wordings_are_shared_out_and_a_new_record_moves_no_other(checkout: Path) -> None:
+def test_wordings_are_shared_out_evenly_and_a_new_record_moves_few_others(checkout: Path) -> None:
     first, _, metrics = made()
     used = Counter(row["prompt"][1]["content"].splitlines()[0].replace(row["facts"]["name"], "X") for row in first)
     assert set(used) == {"写一篇笔记。", "请写笔记", "给X 写笔记。"}
-    assert min(used.values()) >= 6
+    assert sorted(used.values()) == [13, 13, 14]
     assert metrics["wordings"] == {
-        "line_1": used["写一篇笔记。"] / 40, "line_2": used["请写笔记"] / 40, "line_3": used["给X 写笔记。"] / 40,
+        "line_1": round(used["写一篇笔记。"] / 40, 6), "line_2": used["请写笔记"] / 40,
+        "line_3": round(used["给X 写笔记。"] / 40, 6),
     }  # fmt: skip
     jsonl.write("data/filtered.jsonl", [source(number) for number in (99, *range(40))])
     again, _, _ = made()
-    assert again[1:] == first
+    moved = sum(row != old for row, old in zip(again[1:], first, strict=True))
+    assert moved <= 2, "one at each of the two borders"
     stage.main(seed=7, recipe="own", types=TYPES, format=POLICY)
-    assert jsonl.read("data/formatted.jsonl")[1:] != first
+    assert sum(row != old for row, old in zip(jsonl.read("data/formatted.jsonl")[1:], first, strict=True)) > 15
+
+
+def test_a_lone_instruction_slot_passes_on_the_records_own(checkout: Path) -> None:
+    (checkout / "prompts/own/format/wordings.md").write_text("$instruction\n")
+    records = [source(number) for number in range(3)]
+    told = ["续写这段话。", "价格是 $name 和 $$5，$gone", "第一行\n第二行"]
+    for record, words in zip(records, told, strict=True):
+        record["facts"]["instruction"] = words
+    jsonl.write("data/filtered.jsonl", records)
+    rows, _, metrics = made()
+    for row, words in zip(rows, told, strict=True):
+        assert row["prompt"][1]["content"].startswith(words + "\n\n产品："), "a slot inside a fact is words"
+    assert not any("one wording" in line for line in metrics["budget"]["warnings"])
+    for record in records:
+        record["facts"]["instruction"] = "续写。"
+    jsonl.write("data/filtered.jsonl", records)
+    assert any("one wording" in line for line in made()[2]["budget"]["warnings"])
+    jsonl.write("data/filtered.jsonl", [source(1)])
+    with pytest.raises(Refusal, match=r"wordings.md:1: unknown slot \$instruction"):
+        made()
+
+
+def test_a_further_task_adds_rows_of_the_records_that_have_what_it_needs(checkout: Path) -> None:
+    folder = checkout / "prompts/own/format"
+    (folder / "explain.md").write_text("解释“$text”。\n用白话说“$text”。\n")
+    (folder / "style.md").write_text("以$style的口吻写。\n")
+    records = [source(number, f"第{number}篇。") for number in range(10)]
+    for number in range(6):
+        records[number]["facts"]["plain"] = f"说的是$name{number}。"
+    records[6]["facts"] |= {"plain": " ", "style": ""}
+    records[7]["facts"]["style"] = "豪放"
+    jsonl.write("data/filtered.jsonl", records)
+    tasks = {"explain": {"wordings": "explain", "target": "plain"}, "style": {"wordings": "style", "target": "text"}}
+    main_rows, _, _ = made()
+    jsonl.write("data/rejected.jsonl", [{**r, "kind": "weak", "text": "不好。"} for r in records])
+    policy = stage.Format.model_validate({**POLICY.model_dump(), "tasks": tasks})
+    stage.main(seed=42, recipe="own", types={**TYPES, "explain": "解释"}, format=policy)
+    rows, pairs = jsonl.read("data/formatted.jsonl"), jsonl.read("data/pairs.jsonl")
+    assert rows[:10] == main_rows, "the rows of the main task stay as they are"
+    extra = rows[10:]
+    assert [row["id"] for row in extra] == [f"p00{n}/note/0/explain" for n in range(6)] + ["p007/note/0/style"]
+    assert len({row["id"] for row in rows}) == len(rows) == 17
+    assert {row["type"] for row in extra[:6]} == {"explain"}
+    assert extra[6]["type"] == "note", "a task that is no type keeps that of the record"
+    for number, row in enumerate(extra[:6]):
+        assert row["item"] == f"p00{number}"
+        assert row["completion"][0]["content"] == f"说的是$name{number}。"
+        user = row["prompt"][1]["content"]
+        assert f"“第{number}篇。”" in user
+        assert "说的是" not in user, "the answer is no slot of its own prompt"
+    assert extra[6]["prompt"][1]["content"].startswith("以豪放的口吻写。")
+    assert extra[6]["completion"][0]["content"] == "第7篇。"
+    metrics = json.loads(Path("reports/metrics/format.json").read_text("utf-8"))
+    assert metrics["tasks"]["explain"] == {"rows": 6, "wordings": {"line_1": 0.5, "line_2": 0.5}}
+    assert metrics["tasks"]["style"] == {"rows": 1, "wordings": {"line_1": 1.0}}
+    assert {pair["id"] for pair in pairs} == {row["id"] for row in main_rows}
+    (folder / "explain.md").write_text("$plain 是什么？\n")
+    with pytest.raises(Refusal, match=r"format.tasks.explain: no record has the fact 'plain' and every slot of"):
+        stage.main(seed=42, recipe="own", types=TYPES, format=policy)
+
+
+def test_the_budget_adds_up_and_the_estimate_is_told_but_not_written(
+    checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, _, metrics = made()
+    tokenizer = micro.tokenizer()
+    encoded = [chat.encode(tokenizer, row["prompt"], row["completion"]) for row in rows]
+    fields = metrics["budget"]["fields"]
+    assert fields["completion"] == sum(len(row.ids) - row.prompt for row in encoded)
+    assert fields["total"] == sum(len(row.ids) for row in encoded)
+    assert fields["system"] == 40 * len(tokenizer("你写笔记。")["input_ids"])
+    assert fields["user"] == sum(len(tokenizer(row["prompt"][1]["content"])["input_ids"]) for row in rows)
+    assert sum(value for name, value in fields.items() if name != "total") == fields["total"]
+    assert metrics["budget"]["repeated"] == 0
+    said = capsys.readouterr().err
+    assert f"{fields['total']} tokens, about" in said
+    assert "few tokens" in said
+    assert "tokens/s" not in Path("reports/metrics/format.json").read_text("utf-8")
 
 
 def test_token_statistics_are_those_of_the_rows(checkout: Path) -> None:
@@ -97,8 +177,6 @@ def test_token_statistics_are_those_of_the_rows(checkout: Path) -> None:
     assert metrics["tokens"]["total"]["p90"] == totals[35]
     assert metrics["tokens"]["total"]["max"] == totals[-1]
     assert metrics["tokens"]["completion"]["max"] == len(tokenizer("今天很好。")["input_ids"]) + 1
-    assert stage.spread([5, 1, 3]) == {"p50": 3, "p90": 5, "p95": 5, "p99": 5, "max": 5}
-    assert stage.spread([]) == {"p50": 0, "p90": 0, "p95": 0, "p99": 0, "max": 0}
 
 
 def test_a_row_that_is_too_long_is_dropped_with_its_pair_or_fails_but_is_never_cut(checkout: Path) -> None:
