@@ -1,7 +1,7 @@
 """train: LoRA / QLoRA supervised fine-tuning, loss on the assistant's words and its stop token.
 
 reads   data/train.jsonl, data/validation.jsonl, models/base
-writes  models/adapter, reports/metrics/train.json, reports/plots/train.tsv
+writes  models/adapter, data/samples.jsonl, reports/metrics/train.json, reports/plots/train.tsv
 params  seed, threads, train
 
 On several cards: `accelerate launch --num_processes 4 -m stages.train`; a step then takes four times as many rows.
@@ -12,29 +12,21 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from stages.lib import chat, jsonl, model, rows, template, training
+from stages.lib import chat, decode, jsonl, lora, model, rows, sampling, template, training
+from stages.lib.lora import Lora
 from stages.lib.params import Count, Refusal, Section, root, run, work
 from stages.lib.rows import Rows, encode, positions, prove
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 BASE = Path("models/base")
-
-
-class Lora(Section):
-    """Low-rank adapters, Hu et al. 2021. `rslora` scales by alpha / sqrt(r), `dora` learns size and direction apart."""
-
-    r: Count
-    alpha: Count
-    dropout: Share
-    targets: Literal["all-linear"] | list[str]
-    rslora: bool
-    dora: bool
+SAMPLES = "samples.jsonl"
 
 
 class Train(Section):
@@ -60,6 +52,7 @@ class Train(Section):
     log_steps: Count
     eval_steps: Count
     patience: Count | None
+    samples: Annotated[int, Field(ge=0)]
     keep: Literal["best", "last"]
 
 
@@ -108,24 +101,24 @@ def learn(train: Train, seed: int, tokenizer: Any, learnt: Rows, held: Rows, fol
     """The trainer after training; it goes on from the newest checkpoint in `folder`."""
     training.quiet()
     import torch
-    from peft import LoraConfig
     from transformers import EarlyStoppingCallback
 
-    args, lora = config(train, seed, folder, bool(held.ids)), train.lora
-    adapter = LoraConfig(
-        r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.targets, bias="none",
-        use_rslora=lora.rslora, use_dora=lora.dora, task_type="CAUSAL_LM",
-    )  # fmt: skip
+    args = config(train, seed, folder, bool(held.ids))
+    steps = math.ceil(math.ceil(len(learnt.ids) / train.batch_size / train.accumulation) * train.epochs)
     # Half-precision weights are for cards; elsewhere `dtype` only sets the autocast, and weights stay exact.
     number = train.dtype if model.device().startswith("cuda") else "float32"
     base = model.load(BASE, dtype=number, quantize=None if train.quantize == "none" else train.quantize)
     callbacks = [training.watch(bool(held.ids))]
     callbacks += [EarlyStoppingCallback(early_stopping_patience=train.patience)] if train.patience else []
+    callbacks += [lora.allocate()] if train.lora.adaptive else []
+    if train.samples and held.ids:
+        records = jsonl.read("data/validation.jsonl")
+        callbacks.append(sampling.callback(records, tokenizer, train.samples, folder / SAMPLES))
     try:
         trainer = training.trainer(
             seed, train.batches == "length", model=base, args=args, train_dataset=learnt.dataset(),
-            eval_dataset=held.dataset() if held.ids else None, processing_class=tokenizer, peft_config=adapter,
-            callbacks=callbacks,
+            eval_dataset=held.dataset() if held.ids else None, processing_class=tokenizer, callbacks=callbacks,
+            peft_config=lora.config(train.lora, steps),
         )  # fmt: skip
     except ValueError as err:  # target modules that do not exist, several cards without a launcher
         raise Refusal(f"params.yaml: train: {err}") from None
@@ -164,15 +157,20 @@ def main(seed: int, threads: int, train: Train) -> None:
     learnt, held = (read(f"data/{name}.jsonl", tokenizer, train) for name in ("train", "validation"))
     values = [seed, threads, train.model_dump(), model.device().partition(":")[0], os.environ.get("WORLD_SIZE"), root()]
     data = [BASE, Path("data/train.jsonl"), Path("data/validation.jsonl")]
-    code = [Path(str(module.__file__)) for module in (chat, model, rows, template, training)]
+    code = [Path(str(module.__file__)) for module in (chat, decode, lora, model, rows, sampling, template, training)]
     folder = work("train") / training.fingerprint([*data, *code, Path(__file__)], values)
+    fresh, start = training.checkpoint(folder) is None, time.monotonic()
     trainer = learn(train, seed, tokenizer, learnt, held, folder)
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
         adapter = trainer.accelerator.unwrap_model(trainer.model)
         jsonl.write_folder("models/adapter", lambda out: training.save_adapter(adapter, tokenizer, BASE, out))
+        jsonl.write("data/samples.jsonl", sampling.read(folder / SAMPLES))
         jsonl.write_text("reports/plots/train.tsv", training.table(trainer.state.log_history))
         jsonl.write_json("reports/metrics/train.json", summary(trainer, learnt, held, chat.stop_ids(tokenizer)))
+        if fresh:  # a run that went on from a checkpoint did not take this long for all of it
+            tokens, seconds = sum(map(len, learnt.ids)), time.monotonic() - start
+            training.pace(work("times") / "pace.jsonl", tokens, trainer.state.log_history, seconds)
         shutil.rmtree(folder)
 
 

@@ -24,11 +24,12 @@ from .conftest import ROOT
 
 WORDS = ["quick", "brown", "fox", "dog", "lazy", "天气", "很好", "今天"]
 PARAMS: dict[str, Any] = {
-    "lora": {"r": 4, "alpha": 8, "dropout": 0.05, "targets": "all-linear", "rslora": False, "dora": False},
+    "lora": {"r": 4, "alpha": 8, "dropout": 0.05, "targets": "all-linear", "rslora": False, "dora": False,
+             "adaptive": False},
     "quantize": "none", "dtype": "bfloat16", "turns": "last", "epochs": 3, "batch_size": 8, "accumulation": 1,
     "batches": "length", "packing": None, "optimizer": "adamw_torch", "lr": 0.01, "schedule": "cosine",
     "warmup": 0.05, "weight_decay": 0.01, "adam_beta2": 0.98, "max_grad_norm": 1.0, "checkpointing": False,
-    "log_steps": 3, "eval_steps": 5, "patience": None, "keep": "best",
+    "log_steps": 3, "eval_steps": 5, "patience": None, "samples": 2, "keep": "best",
 }  # fmt: skip
 
 
@@ -48,7 +49,10 @@ def project(folder: Path, **changed: Any) -> Path:
     for name, numbers in (("train", range(52)), ("validation", range(100, 109))):
         lines = [json.dumps(record(number), ensure_ascii=False) for number in numbers]
         (folder / f"data/{name}.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
-    YAML().dump({"seed": 42, "threads": 1, "train": {**PARAMS, **changed}}, folder / "params.yaml")
+    YAML().dump(
+        {"privacy": {"local_only": False}, "seed": 42, "threads": 1, "train": {**PARAMS, **changed}},
+        folder / "params.yaml",
+    )
     return folder
 
 
@@ -57,7 +61,12 @@ def section(**changed: Any) -> train.Train:
 
 
 def outs(folder: Path) -> dict[str, bytes]:
-    paths = [p for top in ("models/adapter", "reports") for p in (folder / top).rglob("*") if p.is_file()]
+    paths = [
+        p
+        for top in ("models/adapter", "reports", "data/samples.jsonl")
+        for p in [folder / top, *(folder / top).rglob("*")]
+        if p.is_file()
+    ]
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(paths)}
 
 
@@ -120,9 +129,41 @@ def test_a_run_that_was_killed_ends_in_the_same_bytes(
     monkeypatch.chdir(folder)
     monkeypatch.delenv("DVC_ROOT", raising=False)
     train.main(seed=42, threads=1, train=section())
-    assert len(outs(trained)) == 8
+    assert len(outs(trained)) == 9
     assert outs(folder) == outs(trained)
     assert not found.exists()
+
+
+def test_samples_are_answers_at_each_validation(trained: Path) -> None:
+    rows = [json.loads(line) for line in (trained / "data/samples.jsonl").read_text().splitlines()]
+    plot = (trained / "reports/plots/train.tsv").read_text().splitlines()[1:]
+    validated = [int(line.split("\t")[0]) for line in plot if line.split("\t")[-1]]
+    assert len(validated) >= 4
+    assert [(row["step"], row["id"]) for row in rows] == [
+        (step, name) for step in validated for name in ("p100", "p101")
+    ]
+    assert {row["finish"] for row in rows} <= {"stop", "length"}
+    assert len({row["text"] for row in rows}) > 2, "the same words at every step"
+
+
+def test_samples_change_no_weight(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To look at a model must not move it: dropout and the random state are those of a run without samples."""
+    folder = once(tmp_path / "s", monkeypatch, samples=0)
+    assert (folder / "data/samples.jsonl").read_text() == ""
+    weights = "models/adapter/adapter_model.safetensors"
+    assert outs(folder)[weights] == outs(trained)[weights]
+
+
+def test_an_adaptive_rank_is_learnt_and_loads_plainly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from peft import PeftModel
+
+    folder = once(tmp_path / "r", monkeypatch, lora={**PARAMS["lora"], "adaptive": True}, samples=0, keep="last")
+    config = json.loads((folder / "models/adapter/adapter_config.json").read_text())
+    assert (config["peft_type"], config["target_r"], config["init_r"]) == ("ADALORA", 4, 6)
+    assert sum(sum(kept) for kept in config["rank_pattern"].values()) < 6 * len(config["rank_pattern"])
+    PeftModel.from_pretrained(model.load(folder / "models/base", dtype="float32"), folder / "models/adapter")
+    losses = [line.split("\t") for line in (folder / "reports/plots/train.tsv").read_text().splitlines()[1:]]
+    assert float(losses[-1][2]) < float(losses[0][2])
 
 
 def test_the_adapter_is_a_plain_folder(trained: Path) -> None:

@@ -21,6 +21,9 @@ from . import chat, jsonl
 from .params import Refusal
 from .rows import Sampler
 
+# Up to this many tokens the whole score matrix costs less than the backward pass of torch's CPU flash attention, which
+# is 40% of a step of 150-token rows; longer rows would need memory with their square.
+_SHORT = 256
 _LIBRARIES = ("accelerate", "bitsandbytes", "peft", "tokenizers", "torch", "transformers", "trl")
 
 
@@ -65,6 +68,9 @@ def trainer(seed: int, grouped: bool, **options: Any) -> Any:
         def create_model_card(self, *_args: Any, **_options: Any) -> None:
             """Cards hold paths and versions of this machine."""
 
+    args, longest = options["args"], max(len(ids) for ids in options["train_dataset"]["input_ids"])
+    if args.device.type == "cpu" and longest <= _SHORT and not args.packing:
+        options["model"].set_attn_implementation("eager")
     made = Trainer(**options)
     made.remove_callback(PrinterCallback)
     return made
@@ -119,6 +125,13 @@ def table(history: list[dict[str, Any]]) -> str:
         cells = [f"{row[column]:.6g}" if column in row else "" for column in columns]
         lines.append("\t".join([str(step), *cells]))
     return "\n".join(lines) + "\n"
+
+
+def pace(times: Path, tokens: int, history: list[dict[str, Any]], seconds: float) -> None:
+    """Tokens a second of this training, to the untracked file of times: later stages estimate from it."""
+    epochs = max((entry["epoch"] for entry in history if "epoch" in entry), default=0)
+    with times.open("a") as log:
+        log.write(json.dumps({"stage": "train", "tokens_per_second": round(tokens * epochs / seconds, 1)}) + "\n")
 
 
 def save_adapter(model: Any, tokenizer: Any, base: Path, folder: Path) -> None:
