@@ -3,8 +3,8 @@
 Not a stage of DVC: it depends on git revisions, which no dependency can name. `make report BASE=main` runs it. The same
 inputs give the same bytes; run times go to the terminal only.
 
-reads   params.yaml, dvc.lock, prompts/, reports/metrics/, reports/plots/train.tsv, data/test.jsonl, data/checks.jsonl,
-        data/judgements/
+reads   params.yaml, dvc.lock, prompts/, reports/metrics/, reports/plots/, data/test.jsonl, data/checks.jsonl,
+        data/judgements/, .work/times/stages.jsonl
 writes  reports/index.html, reports/summary.md
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stages.lib import evidence, html, jsonl, process, results, revision
+from stages.lib import conduct, evidence, html, jsonl, material, process, results, revision, sieve
 from stages.lib.evidence import SYSTEMS
 from stages.lib.figures import figure
 from stages.lib.html import Safe, el
@@ -29,19 +29,24 @@ PAGE, SUMMARY = Path("reports/index.html"), Path("reports/summary.md")
 SECTIONS: dict[str, Callable[[Snapshot, Snapshot], Safe]] = {
     "Scores": results.scores,
     "Checks": results.checks,
+    "Contract": conduct.contract,
+    "Decoding": conduct.decoding,
+    "Kinds of text": conduct.kinds,
     "Side by side": results.browser,
     "Changes": process.changed,
-    "Data funnel": process.funnel,
-    "Filter": process.impact,
-    "Split": process.split,
-    "Tokens": process.tokens,
+    "Data funnel": material.funnel,
+    "Filter": sieve.impact,
+    "Split": material.split,
+    "Tokens": material.tokens,
     "Training": process.training,
     "Merge": process.merge,
     "Provenance": process.provenance,
 }
 
-# Headings of the short table, and the shares of compare.json under them.
-SHARES = {"strict": "strict", "all facts": "all_facts", "name": "name", "own facts": "facts", "stop": "stop_rate"}
+
+def headings(now: Snapshot) -> dict[str, str]:
+    """Headings of the short table, and the shares of compare.json under them."""
+    return {key.replace("_", " "): key for key in now.metric("compare", "shares") or []}
 
 
 def page(now: Snapshot, old: Snapshot) -> str:
@@ -73,7 +78,7 @@ def grid(head: list[str], rows: list[list[Any]]) -> list[str]:
 
 def summary(now: Snapshot, old: Snapshot) -> str:
     """Markdown that fits a comment: verdict, alerts, the table, the first changes."""
-    overall = now.metric("compare", "overall") or {}
+    overall, shares = now.metric("compare", "overall") or {}, headings(now)
     lines = [f"**{cell(verdict(now))}**", "", cell(old.note or f"Compared with {old.name}.")]
     lines += ["", *(f"- {'**Attention**: ' if kind == 'bad' else ''}{cell(line)}" for kind, line in alerts(now, old))]
     rows = [
@@ -81,11 +86,11 @@ def summary(now: Snapshot, old: Snapshot) -> str:
             name,
             c["n"],
             f"{figure(c['score'])} ({c['n_scored']} scored)",
-            *(figure(c[key], True) for key in SHARES.values()),
+            *(figure(c[key], True) for key in shares.values()),
         ]
         for name, c in ((name, overall[name]) for name in SYSTEMS if name in overall)
     ]
-    lines += grid(["", "n", now.metric("compare", "score_kind") or "score", *SHARES], rows)
+    lines += grid(["", "n", now.metric("compare", "score_kind") or "score", *shares], rows)
     if not old.note:
         params = [[key, figure(a), figure(b)] for key, a, b in revision.changes(old.params, now.params)]
         lines += ["Params:", *grid(["key", old.name, "here"], params[:20])] if params else ["Params: the same.", ""]
@@ -106,15 +111,17 @@ def show(now: Snapshot) -> None:
 
     console = Console()
     made = Table(title=Text(verdict(now)))
-    for name in ("", "n", "score", *SHARES):
+    for name in ("", "n", "score", *headings(now)):
         made.add_column(name, justify="right" if name else "left")
     overall = now.metric("compare", "overall") or {}
     for name, column in ((name, overall[name]) for name in SYSTEMS if name in overall):
-        shares = (figure(column[key], True) for key in SHARES.values())
+        shares = (figure(column[key], True) for key in headings(now).values())
         made.add_row(name, figure(column["n"]), figure(column["score"]), *shares)
     console.print(made)
     times = evidence.seconds()
     console.print(", ".join(f"{stage} {took:.0f} s" for stage, took, _ in times) if times else "", style="dim")
+    if line := evidence.outbound(now.params)[1]:
+        console.print(line, soft_wrap=True, highlight=False)
 
 
 def main() -> int:

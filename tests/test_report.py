@@ -36,6 +36,19 @@ def gap(mean: float, low: float | None, high: float | None) -> dict[str, Any]:
     return {"n": 4, "clusters": 2, "mean": mean, "low": low, "high": high, "se": 0.1, "p": 0.25, "detectable": 0.4}
 
 
+def preset() -> dict[str, Any]:
+    figures = {"strict": gap(0.9, 0.8, 1.0), "rouge_l": gap(0.7, 0.6, 0.8), "distinct_2": 0.31, "distinct_4": 0.52}
+    return {**figures, "runs": 1, "self_bleu": 44.5, "overrun": gap(0.0, 0.0, 0.0), "stopped": gap(1.0, 1.0, 1.0)}
+
+
+def style() -> dict[str, Any]:
+    """Texts written as two writers; the first is as near to himself as his noise is, and far from the second."""
+    near = {"n": 4, "words": 0.01, "words_noise": 0.02, "auc": 0.55, "type_token": 0.4}
+    far = {**near, "words": 0.33, "auc": 0.99}
+    writers = {"Li": {"Li": near, "Wu": far}, "Wu": {"Li": far, "Wu": near}}
+    return {"n": 8, "authors": writers, "copied": {"n": 8, "median": 4.0, "p95": 9.0, "longest": 12}}
+
+
 def metrics() -> dict[str, Any]:
     """What a sound run leaves; small, but of the shape that the stages write."""
     systems = {"golden": column(4.5, 1.0), "tuned": column(4.0, 0.75), "base": column(1.5, 0.0)}
@@ -60,20 +73,59 @@ def metrics() -> dict[str, Any]:
             "stops": {name: {"stopped": share, "overrun": share} for name in names},
             "copies": {name: {"near": share, "exact": share} for name in names},
             "likelihood": {"tuned": {"bits_per_byte": 0.31}, "base": {"bits_per_byte": 1.5}},
+            "accepted": {"strict": {**share, "mean": 1.0}, "type": share},
+            "decoding": {"tuned": {"greedy": preset(), "sample": {**preset(), "runs": 3, "less_first": {
+                "strict": gap(-0.05, -0.1, 0.02), "rouge_l": gap(-0.2, -0.3, -0.1), "stopped": gap(0, None, None)}}}},
+            "layouts": {name: {"strict": share, "mended": share, "components": 0.8} for name in names},
+            "verses": {name: {"rhyme": {**share, "mean": 0.625}, "unknown": 7} for name in names},
+            "styles": {name: style() for name in names},
         },
         "judge/tuned": {"n": 4, "outcomes": {"ok": 3, "parse_error": 1}, "judge_ids": {"ad": "j1"}},
-        "generate": {"n": 40}, "clean": {"n": 40, "failing": 0},
-        "filter": {"n": 40, "kept": 30, "dropped": {"type": 6, "density": 4}, "types": {"ad": {"n": 20, "kept": 15}}},
+        "accept": {
+            "n": 4, "accepted": {**share, "mean": 1.0}, "first": share, "none": {"n": 0, "share": 0.0},
+            "rungs": {
+                "constrained": {"open": 0, "candidates": 0, "accepted": 0, "share": 0.0},
+                "first": {"open": 4, "candidates": 4, "accepted": 3, "share": 0.75},
+                "temperature 0.3": {"open": 1, "candidates": 2, "accepted": 1, "share": 0.25},
+            },
+            "attempts": {"p50": 1, "p95": 3}, "tokens": 100, "tokens_per_accepted": 25.0,
+            "rejections": {"length": 1, "type": 2},
+        },
+        "generate": {
+            "n": 40, "pii": {"found": {"email": 2, "id_card": 1}, "texts": 2, "of": 14},
+            "essays": {"documents": 3, "chunks": 14, "short": 1, "dropped": {"tables": 2}},
+        },
+        "clean": {"n": 40, "failing": 0},
+        "filter": {
+            "n": 40, "kept": 30, "dropped": {"type": 6, "density": 4}, "types": {"ad": {"n": 20, "kept": 15}},
+            "features": {"length": {"p5": 2.0, "p5_kept": 2.0, "p50": 3.0, "p50_kept": 3.0, "p95": 4.0, "p95_kept": 3.5,
+                                    "ks": 0.25, "mean": 3.0}, "rare": {}},
+            "density": {
+                "n": 34, "percentile": 10.0, "threshold": -8.5, "features": ["length"],
+                "curve": {"p10": {"threshold": -8.5, "kept": 30, "least": {"ad": 0.7}},
+                          "p2": {"threshold": -9.0, "kept": 33, "least": {"ad": 0.9}}},
+                "names": {"colour": {"total_variation": 0.125, "names": {
+                    "red": {"n": 30, "kept": 29, "share": 0.9, "share_kept": 0.97, "retention": 0.97, "flagged": False},
+                    "blue": {"n": 4, "kept": 1, "share": 0.1, "share_kept": 0.03, "retention": 0.25, "flagged": True},
+                }}},
+                "lowest_kept": [{"id": "a1/ad/0", "log_prob": -8.4, "text": "A text that just stays."}],
+                "highest_dropped": [{"id": "a2/ad/0", "log_prob": -8.6, "text": "A long text. " * 99}],
+            },
+        },
         "format": {
-            "rows": 29, "over_length": {"rows": 0}, "masks": {"rows": 29, "masked": 29, "stop_learnt": 29},
+            "rows": 29, "over_length": {"rows": 0, "share": 0.0}, "tasks": {},
+            "masks": {"rows": 29, "masked": 29, "stop_learnt": 29},
             "tokens": {"prompt": {"p50": 12, "max": 20}, "completion": {"p50": 40, "max": 90}},
+            "budget": {"fields": {"system": 100, "user": 200, "template": 100, "completion": 1600, "total": 2000},
+                       "repeated": 0, "warnings": ["one wording only: write more into wordings.md"]},
         },
         "split": {
             "records": {"train": 20, "validation": 5, "test": 4},
             "certificate": {"shared_items": 0, "crossing_pairs": 0, "near_duplicate": 0.7,
                             "test_in_train": {"jaccard": 0.4, "alike": ["a/1", "b/1"], "containment": 0.5}},
         },
-        "train": {"steps": 30, "validation_loss": {"best": 0.51}},
+        "train": {"steps": 30, "validation_loss": {"best": 0.51}, "tokens": {"learnt": 1100},
+                  "parameters": {"trainable": 100_000}},
         "merge": {"prompts": 8, "largest_difference": 0.00002, "tolerance": 0.001, "greedy_match": 1.0},
     }  # fmt: skip
     # Through JSON, so that the parts above are shared by nobody.
@@ -81,7 +133,12 @@ def metrics() -> dict[str, Any]:
     return copied
 
 
-PARAMS = {"recipe": "toy", "seed": 1, "types": {"ad": "An ad", "note": "A note"}, "train": {"lr": 0.001}}
+PARAMS: dict[str, Any] = {
+    "recipe": "toy", "seed": 1, "types": {"ad": "An ad", "note": "A note"}, "generate": {"pii": "mask"},
+    "train": {"lr": 0.001, "epochs": 12, "batch_size": 4, "accumulation": 1, "packing": None},
+    "accept": {"checks": ["type", "length"], "temperatures": [0.3]}, "filter": {"density": {"log": ["length"]}},
+    "answer": {"presets": {"greedy": {}, "sample": {}}}, "privacy": {"local_only": True},
+}  # fmt: skip
 
 
 def write(path: str, value: Any) -> None:
@@ -121,6 +178,10 @@ def project(toy: Path) -> Path:
         "reports/plots/train.tsv", "step\tepoch\tloss\tlr\tvalidation_loss\n10\t1\t2.5\t0.1\t\n20\t2\t1.5\t0.1\t1.7\n"
     )
     write("reports/plots/filter.tsv", "log_prob\tkept\tdropped\n-9\t0\t4\n-8\t10\t0\n-7\t20\t0\n")
+    write(
+        "reports/plots/samples.tsv",
+        "step\tn\tstopped\tstrict\ttype\n10\t4\t0.5000\t0.0000\t0.2500\n20\t4\t1.0000\t0.7500\t1.0000\n",
+    )
     write("dvc.lock", "schema: '2.0'\n")
     texts(2, "Buy & enjoy.")
     return toy
@@ -171,8 +232,67 @@ def test_a_run_without_git_is_a_page_in_order(project: Path, monkeypatch: pytest
     sentence = "tuned is better than base by 2.50 [2.20, 2.80] (model score, 1 to 5; n = 4 in 2 items, 95% interval)"
     assert sentence in said.text
     assert f"**{sentence}**" in summary
-    for words in ("0 items on two sides", "differ by at most 2e-05", "6 type, 4 density", "An ad", "29 of 29 rows"):
+    sound = ("0 items on two sides", "differ by at most 2e-05", "6 type, 4 density", "An ad", "29 of 29 rows")
+    more = ("in all 100.0%", "less greedy", "unknown line ends", "14 chunks", "masked (generate.pii: mask)")
+    least = ("few steps: 60", "one wording only", "total variation 12.5%", "the 1 lowest kept", "4 validation prompts")
+    for words in (*sound, *more, *least, "outbound connections: not measured"):
         assert words in said.text, words
+
+
+def test_what_a_recipe_has_no_figures_of_is_left_out(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = metrics()
+    for name in ("decoding", "layouts", "verses", "styles", "accepted"):
+        del found["evaluate"][name]
+    for name in ("essays", "pii"):
+        del found["generate"][name]
+    write("reports/metrics/evaluate.json", found["evaluate"])
+    write("reports/metrics/generate.json", found["generate"])
+    write("params.yaml", {**PARAMS, "accept": {"checks": []}, "privacy": {"local_only": False}})
+    write("reports/plots/samples.tsv", "step\tn\tstopped\tstrict\n")
+    code, page, _ = run(monkeypatch)
+    assert code == 0
+    said = Page(page)
+    heads = {attributes["id"] for tag, attributes in said.elements if tag == "section"}
+    assert heads == {name.lower().replace(" ", "-") for name in report.SECTIONS} - {
+        "contract", "decoding", "kinds-of-text",
+    }  # fmt: skip
+    for words in ("prompts that pass", "Personal data", "outbound", "documents were cut"):
+        assert words not in said.text, words
+
+
+def test_answers_during_training_are_charts_with_a_table(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = Page(run(monkeypatch)[1])
+    drawn = [attributes["class"] for tag, attributes in said.elements if tag == "polyline"]
+    assert drawn[-3:] == ["line stopped", "line strict", "line type"]
+    rows = said.text.split("4 validation prompts")[1]
+    assert re.search(r"step +n +stopped +strict +type +10 +4 +50.0% +0.0% +25.0% +20 +4 +100.0% +75.0% +100.0%", rows)
+
+
+def test_connections_are_counted_over_the_newest_run_of_each_stage(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = {"seconds": 1.0, "peak_mb": 9, "exit": 0}
+    rows(".work/times/stages.jsonl", [
+        {"stage": "train", **last, "outbound": 7},
+        {"stage": "train", **last, "outbound": 0},
+        {"stage": "judge base", **last, "outbound": 0},
+        {"stage": "merge", **last},
+    ])  # fmt: skip
+    with Path(".work/times/stages.jsonl").open("a") as log:
+        log.write('{"stage": "spl')
+    line = "outbound connections: 0, measured by the stages' last runs (2 of them)"
+    code, page, _ = run(monkeypatch)
+    assert code == 0
+    assert line in Page(page).text
+    assert line in capsys.readouterr().out.splitlines()
+    with Path(".work/times/stages.jsonl").open("a") as log:
+        log.write('\n{"stage": "split", "seconds": 1, "peak_mb": 9, "exit": 1, "outbound": 2}\n')
+    code, page, summary = run(monkeypatch)
+    assert "outbound connections: 2, measured" in Page(page).text
+    assert "**Attention**: 2 connections left this machine although privacy.local_only is true" in summary
+    write("params.yaml", {**PARAMS, "privacy": {"local_only": False}})
+    code, page, summary = run(monkeypatch)
+    assert "connections" not in page + summary
 
 
 def test_nothing_has_run_yet(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +334,7 @@ def test_what_changed_is_shown_and_nothing_else(project: Path, monkeypatch: pyte
     assert Page(page).text.count("the same") >= 3
     assert "Params: the same." in summary
     assert "Metrics: the same." in summary
-    write("params.yaml", {**PARAMS, "train": {"lr": 2e-5}})
+    write("params.yaml", {**PARAMS, "train": {**PARAMS["train"], "lr": 2e-5}})
     changed = metrics()
     changed["compare"]["overall"]["tuned"]["strict"] = 0.5
     changed["compare"]["by_type"]["ad"]["tuned"]["strict"] = 0.25
@@ -289,13 +409,24 @@ def test_markup_in_texts_is_shown_and_never_run(project: Path, monkeypatch: pyte
     found["compare"]["score_kind"] = NASTY
     found["filter"]["dropped"] = {NASTY: 3}
     found["train"][NASTY] = NASTY
+    found["accept"]["rejections"] = {NASTY: 1}
+    found["accept"]["rungs"][NASTY] = found["accept"]["rungs"]["first"]
+    found["evaluate"]["accepted"][NASTY] = found["evaluate"]["accepted"]["type"]
+    found["evaluate"]["decoding"]["tuned"][NASTY] = preset()
+    found["evaluate"]["styles"]["tuned"]["authors"] = {NASTY: {NASTY: {"n": 1}}}
+    found["filter"]["density"]["lowest_kept"][0] |= {"id": NASTY, "text": NASTY}
+    found["filter"]["density"]["names"] = {NASTY: {"total_variation": 0.1, "names": {NASTY: {"n": 1, "kept": 1}}}}
+    found["filter"]["features"][NASTY] = {"ks": 0.5}
+    found["format"]["budget"]["warnings"] = [NASTY]
+    found["generate"]["pii"]["found"] = {NASTY: 1}
+    write("reports/plots/samples.tsv", f"step\tn\t{NASTY}\n10\t4\t0.5\n")
     for name, value in found.items():
         write(f"reports/metrics/{name}.json", value)
     texts(2, NASTY)
     code, page, summary = run(monkeypatch, "main")
     assert code == 0
     said = Page(page)
-    assert NASTY in said.text
+    assert said.text.count(NASTY) > 20
     scripts = [attributes for tag, attributes in said.elements if tag == "script"]
     assert [s.get("id") for s in scripts] == ["rows", "labels", None]
     assert not {tag for tag, _ in said.elements} & {"img", "iframe", "link", "object", "form", "base"}
@@ -355,6 +486,9 @@ def test_a_sound_run_raises_no_alert() -> None:
         ("bad", "leak: 7 near-duplicates cross", {"split__certificate__crossing_pairs": 7}),
         ("bad", "3 records were longer than format.max_length", {"format__over_length": {"rows": 3}}),
         ("bad", "50.0% of the control 'swapped' pass strict", {"compare__controls": {"swapped": {"mean": 0.5}}}),
+        ("bad", "6.0% of the control 'other' pass strict", {"compare__controls": {"other": {"mean": 0.06}}}),
+        ("note", "'other' pass strict: it sees the form", {"compare__controls": {"other": {"mean": 0.96}}}),
+        ("bad", "2 of 4 answers pass accept.checks on no rung", {"accept__none": {"n": 2, "share": 0.5}}),
         ("note", "golden scores at the top", {"compare__overall__golden__score": 4.95}),
         ("note", "it does not see persuasion", {"compare__score_kind": "rule score"}),
     ],

@@ -29,9 +29,9 @@ def _shown(check: dict[str, Any], judgement: dict[str, Any], level: int) -> dict
         ]
         for name, mark in (judgement.get("dims") or {}).items()
     }
-    # strict and all_facts are shown as such, beside the rules they are made of.
-    failed = sorted(k for k, v in (check.get("checks") or {}).items() if not v and k not in ("strict", "all_facts"))
-    flags = {key: check.get(key) for key in ("text", "strict", "all_facts", "stopped", "found")}
+    # strict is shown as such, beside the checks that it is made of.
+    failed = sorted(k for k, v in (check.get("checks") or {}).items() if not v and k != "strict")
+    flags = {key: check.get(key) for key in ("text", "strict", "stopped", "found")}
     return {
         **flags,
         "failed": failed,
@@ -93,9 +93,33 @@ def provenance(params: dict[str, Any]) -> dict[str, str]:
     return {name: str(value) for name, value in {**facts, **versions}.items() if value is not None}
 
 
+def _runs() -> list[dict[str, Any]]:
+    """The log of stage runs, oldest first; half a line, as a killed run leaves one, is passed over."""
+    log, found = Path(".work/times/stages.jsonl"), []
+    for line in log.read_text("utf-8").splitlines() if log.is_file() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        found += [row] if isinstance(row, dict) and "stage" in row else []
+    return found
+
+
 def seconds() -> list[tuple[str, float, int]]:
     """(stage, seconds, peak MB) of the last run of each stage; for the terminal only, as they differ every time."""
-    log = Path(".work/times/stages.jsonl")
-    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
-    last = {row["stage"]: (row["stage"], row["seconds"], row["peak_mb"]) for row in rows if row["exit"] == 0}
+    last = {row["stage"]: (row["stage"], row["seconds"], row["peak_mb"]) for row in _runs() if row["exit"] == 0}
     return list(last.values())
+
+
+def outbound(params: dict[str, Any]) -> tuple[int | None, str]:
+    """Connections to other machines in the newest run of each stage, and the line that says so.
+
+    None, and an empty line, where params do not promise that there are none; a failed run counts as any other.
+    """
+    if not (params.get("privacy") or {}).get("local_only"):
+        return None, ""
+    newest = {row["stage"]: row["outbound"] for row in _runs() if "outbound" in row}
+    if not newest:
+        return None, "outbound connections: not measured, no stage has run in this checkout"
+    total = sum(newest.values())
+    return total, f"outbound connections: {total}, measured by the stages' last runs ({len(newest)} of them)"

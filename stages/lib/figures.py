@@ -31,6 +31,9 @@ def span(value: Any, low: Any, high: Any, share: bool = False) -> Safe:
     """A mean with its interval behind it, smaller."""
     if low is None or high is None:
         return html.text(figure(value, share))
+    if share:
+        # The interval of a mean knows no bounds; that of a share does.
+        low, high = max(low, 0.0), min(high, 1.0)
     ends = f" [{figure(low, share)}, {figure(high, share)}]".replace("%,", ",")
     return html.join(figure(value, share), el("span", ends, class_="interval"))
 
@@ -40,6 +43,18 @@ def estimate(found: Any, share: bool = True) -> Safe:
     if isinstance(found, dict):
         return span(found.get("mean"), found.get("low"), found.get("high"), share)
     return html.text(figure(found, share))
+
+
+def change(found: Any, share: bool = False) -> Safe:
+    """A paired difference with its interval, shares in points; ~ where the interval holds 0: no difference is shown."""
+    mean, low, high = ((found or {}).get(key) for key in ("mean", "low", "high"))
+    if mean is None:
+        return html.text("–")
+    told = [f"{100 * value:+.1f}" if share else signed(value) for value in (mean, low, high) if value is not None]
+    if low is None or high is None:
+        return html.text(told[0])
+    same = "~ " if low <= 0 <= high else ""
+    return html.join(same, told[0], el("span", f" [{told[1]}, {told[2]}]", class_="interval"))
 
 
 def listing(value: Any) -> Safe:

@@ -72,8 +72,8 @@ def _n(value: float) -> str:
     return f"{value:.1f}".rstrip("0").rstrip(".")
 
 
-def _chart(title: str, height: float, *marks: Any) -> Safe:
-    view = f"0 0 {WIDTH} {_n(height)}"
+def _chart(title: str, height: float, *marks: Any, width: float = WIDTH) -> Safe:
+    view = f"0 0 {_n(width)} {_n(height)}"
     return el("svg", el("title", title), *marks, viewBox=view, role="img", class_="chart")
 
 
@@ -115,33 +115,38 @@ def bars(title: str, groups: Sequence[tuple[str, Sequence[Bar]]], low: float, hi
     return _chart(title, y, *marks)
 
 
-def _frame(xs: list[float], ys: list[float], height: float) -> tuple[list[Safe], float, float, float, float]:
+def _frame(
+    xs: list[float], ys: list[float], height: float, width: float = WIDTH
+) -> tuple[list[Safe], float, float, float, float]:
     """Axes with round ticks; gives the marks and (x0, dx, y0, dy) that place a point."""
     x0, y0, marks = float(LABELS), height - 18, []
-    dx, dy = (WIDTH - LABELS - 16) / (xs[-1] - xs[0]), (y0 - 8) / (ys[-1] - ys[0])
+    dx, dy = (width - LABELS - 16) / (xs[-1] - xs[0]), (y0 - 8) / (ys[-1] - ys[0])
     for y in ys:
-        marks.append(_line(x0, y0 - (y - ys[0]) * dy, WIDTH - 16, y0 - (y - ys[0]) * dy, "grid"))
+        marks.append(_line(x0, y0 - (y - ys[0]) * dy, width - 16, y0 - (y - ys[0]) * dy, "grid"))
         marks.append(_text(x0 - 4, y0 - (y - ys[0]) * dy + 4, f"{y:g}", "end"))
     marks += [_text(x0 + (x - xs[0]) * dx, height - 3, f"{x:g}", "middle") for x in xs]
     return marks, x0, dx, y0, dy
 
 
-def lines(title: str, series: Mapping[str, Sequence[tuple[float, float]]], height: float = 220) -> Safe:
-    """One line per series through its (x, y) points; a single point is a dot."""
+Points = Mapping[str, Sequence[tuple[float, float]]]
+
+
+def lines(title: str, series: Points, height: float = 220, width: float = WIDTH, share: bool = False) -> Safe:
+    """One line per series through its (x, y) points; a single point is a dot. Shares are drawn on a scale of 0 to 1."""
     points = [point for found in series.values() for point in found]
     if not points:
         return Safe("")
-    xs, ys = ticks(min(x for x, _ in points), max(x for x, _ in points), 6), ticks(
-        min(y for _, y in points), max(y for _, y in points)
-    )  # fmt: skip
-    marks, x0, dx, y0, dy = _frame(xs, ys, height)
+    across, up = ([*column] for column in zip(*points, strict=True))
+    xs = ticks(min(across), max(across), 6 if width == WIDTH else 3)
+    ys = ticks(0, 1, 2) if share else ticks(min(up), max(up))
+    marks, x0, dx, y0, dy = _frame(xs, ys, height, width)
     for name, found in series.items():
         path = " ".join(f"{_n(x0 + (x - xs[0]) * dx)},{_n(y0 - (y - ys[0]) * dy)}" for x, y in found)
         marks.append(el("polyline", points=path, class_=f"line {name}"))
         if len(found) < 30:
             dots = (p.split(",") for p in path.split())
             marks += [el("circle", cx=x, cy=y, r="2.5", class_=name) for x, y in dots]
-    return join(_chart(title, height, *marks), legend(list(series)))
+    return join(_chart(title, height, *marks, width=width), legend(list(series)))
 
 
 def histogram(title: str, edges: Sequence[float], counts: Mapping[str, Sequence[float]], height: float = 180) -> Safe:

@@ -8,21 +8,9 @@ from __future__ import annotations
 from . import evidence, html, revision
 from .figures import figure, listing
 from .html import Safe, el, fold, table
-from .results import label, ordered
 from .revision import Snapshot
 
 NONE = Safe("")
-# What each stage leaves: name, metrics file, keys.
-STEPS = (
-    ("generated", "generate", "n"),
-    ("cleaned", "clean", "n"),
-    ("filtered", "filter", "kept"),
-    ("formatted", "format", "rows"),
-    ("train", "split", "records", "train"),
-    ("validation", "split", "records", "validation"),
-    ("test", "split", "records", "test"),
-)
-PARTS = ("train", "validation", "test")  # of what is formatted; nothing is lost between them
 FINE = ("se", "p", "p_holm", "detectable")  # of an estimate; its mean and ends are shown
 LIMIT = 150  # rows of changed metrics that are shown
 
@@ -52,8 +40,10 @@ def changed(now: Snapshot, old: Snapshot) -> Safe:
 
 def headline(key: str) -> bool:
     """Whether a metric belongs to the first table: a whole, not one type, one end of an interval or one quantile."""
-    return key.startswith(("compare.overall.", "compare.difference.")) or (
-        key.split(".")[0] in ("filter", "format", "split", "train") and key.count(".") == 1
+    return (
+        key.startswith(("compare.overall.", "compare.difference."))
+        or (key.split(".")[0] in ("accept", "filter", "format", "split", "train") and key.count(".") == 1)
+        or key in ("accept.accepted.mean", "accept.first.mean")
     )
 
 
@@ -64,7 +54,7 @@ def numbers(now: Snapshot, old: Snapshot) -> list[list[str]]:
     for key, before, after in revision.changes(old.metrics, now.metrics):
         if any(isinstance(value, list | str | dict) for value in (before, after)) or key.split(".")[-1] in FINE:
             continue
-        both = before is not None and after is not None
+        both = before is not None and after is not None and not isinstance(after, bool)
         change = f"{after - before:+.3g}" if both else ""
         if judged and ("score" in key or ".difference." in key or ".best." in key):
             change = "another judge"
@@ -72,94 +62,8 @@ def numbers(now: Snapshot, old: Snapshot) -> list[list[str]]:
     return sorted(rows, key=lambda row: (not headline(row[0]), row[0]))
 
 
-def funnel(now: Snapshot, _old: Snapshot) -> Safe:
-    """How many records each stage leaves, and why the others are gone."""
-    steps = [(name, now.metric(stage, *keys)) for name, stage, *keys in STEPS]
-    known = [(name, count) for name, count in steps if count is not None]
-    if not known:
-        return NONE
-    dropped = now.metric("filter", "dropped") or {}
-    why = {
-        "filtered": ", ".join(f"{n} {rule}" for rule, n in dropped.items() if n) if isinstance(dropped, dict) else ""
-    }
-    rows, before = [], None
-    for name, count in known:
-        lost = "" if before is None or name in PARTS else figure(before - count)
-        rows.append([name, figure(count), lost, why.get(name, "")])
-        before = before if name in PARTS else count
-    chart = html.bars("Records after each stage", [(n, [("kept", c, None, None)]) for n, c in known], 0, known[0][1])
-    return html.join(table(["after", "records", "lost", "why"], rows), fold("as bars", chart))
-
-
-def impact(now: Snapshot, _old: Snapshot) -> Safe:
-    """What the filter kept by type and by feature, and the log-probabilities of what it kept and dropped."""
-    found = now.metric("filter")
-    if not found:
-        return NONE
-    types, parts = found.get("types") or {}, [NONE]
-    rows = [
-        [label(now, kind), figure(t.get("n")), figure(t.get("kept")), figure(t.get("retention"), True),
-         figure(t.get("length")), figure(t.get("length_kept")), "loses much" if t.get("flagged") else ""]
-        for kind, t in ((kind, types[kind]) for kind in ordered(now, list(types)))
-    ]  # fmt: skip
-    parts.append(table(["type", "records", "kept", "share", "mean length", "of the kept", ""], rows))
-    columns = evidence.columns("reports/plots/filter.tsv")
-    if points := columns.get("kept"):
-        edges = [x for x, _ in points]
-        edges.append(edges[-1] + (edges[-1] - edges[0]) / max(len(edges) - 1, 1))
-        counts = {name: [int(y) for _, y in column] for name, column in columns.items()}
-        limit = figure(now.metric("filter", "density", "threshold"))
-        twin = table(
-            ["from", *counts],
-            [[figure(x), *map(figure, row)] for x, *row in zip(edges, *counts.values(), strict=False)],
-        )
-        parts += [html.histogram("Log-probability of kept and dropped texts", edges, counts)]
-        parts += [el("p", f"The density drops what lies below {limit}.", class_="soft"), fold("as a table", twin)]
-    return html.join(*parts, fold("all of filter.json", listing(found)))
-
-
-def split(now: Snapshot, _old: Snapshot) -> Safe:
-    """The leakage certificate: what one side of the split knows of another, and its worst pairs."""
-    found = now.metric("split", "certificate")
-    if not found:
-        return NONE
-    rows = [
-        [name.replace("_", " "), figure(part.get("jaccard")), " ~ ".join(part.get("alike") or []),
-         figure(part.get("containment")), figure(part.get("half_contained"), True)]
-        for name, part in found.items() if isinstance(part, dict)
-    ]  # fmt: skip
-    shared, crossing, limit = (figure(found.get(key)) for key in ("shared_items", "crossing_pairs", "near_duplicate"))
-    words = (
-        f"{shared} items on two sides; {crossing} pairs of texts across sides with a Jaccard of {limit} or more. "
-        "Below: for each two sides the most alike texts, and the most that a text holds of one of the other side."
-    )
-    head = ["", "Jaccard", "most alike", "containment", "contained by half"]
-    return html.join(el("p", words), table(head, rows), fold("all of split.json", listing(now.metric("split"))))
-
-
-def tokens(now: Snapshot, _old: Snapshot) -> Safe:
-    """Token quantiles against the length that rows may have, and how exactly they could be masked."""
-    found = now.metric("format", "tokens")
-    if not found:
-        return NONE
-    names = sorted(next(iter(found.values())), key=lambda name: (name == "max", name))
-    order = [part for part in ("prompt", "completion", "total") if part in found]
-    rows = [[part, *(figure(found[part].get(name)) for name in names)] for part in order]
-    limit = (now.params.get("format") or {}).get("max_length")
-    masks = now.metric("format", "masks") or {}
-    over = figure(now.metric("format", "over_length", "rows"))
-    words = (
-        f"{over} rows are longer than format.max_length {figure(limit)}; "
-        f"{figure(masks.get('masked'))} of {figure(masks.get('rows'))} rows are masked exactly, "
-        f"{figure(masks.get('stop_learnt'))} of them learn to stop."
-    )
-    return html.join(
-        table(["tokens", *names], rows), el("p", words), fold("all of format.json", listing(now.metric("format")))
-    )
-
-
 def training(now: Snapshot, _old: Snapshot) -> Safe:
-    """Loss over steps, with its table."""
+    """Loss over steps, with its table; what the answers during training passed."""
     found, columns = now.metric("train"), evidence.columns("reports/plots/train.tsv")
     if not found and not columns:
         return NONE
@@ -168,7 +72,25 @@ def training(now: Snapshot, _old: Snapshot) -> Safe:
     rows = [[figure(int(x)), *(figure(dict(points).get(x)) for points in losses.values())] for x in steps]
     chart = html.lines("Loss by training step", losses)
     twin = fold("as a table", table(["step", *losses], rows))
-    return html.join(chart, twin, listing(found) if found else "")
+    return html.join(chart, twin, samples(), listing(found) if found else "")
+
+
+def samples() -> Safe:
+    """Checks of the answers to validation prompts at each validation: a small chart for each, and all as a table."""
+    columns = evidence.columns("reports/plots/samples.tsv")
+    counts = dict(columns.pop("n", []))
+    if not counts:
+        return NONE
+    drawn = (html.lines(f"{n} by training step", {n: p}, 130, 260, share=True) for n, p in columns.items())
+    charts = [el("div", chart) for chart in drawn]
+    rows = [
+        [figure(int(step)), figure(int(n)), *(figure(dict(points).get(step), True) for points in columns.values())]
+        for step, n in counts.items()
+    ]
+    most = figure(int(max(counts.values())))
+    words = f"Share of the greedy answers to {most} validation prompts that pass, at each validation:"
+    twin = fold("as a table", table(["step", "n", *columns], rows))
+    return html.join(el("p", words), el("div", *charts, class_="small"), twin)
 
 
 def merge(now: Snapshot, _old: Snapshot) -> Safe:
@@ -187,7 +109,9 @@ def merge(now: Snapshot, _old: Snapshot) -> Safe:
 def provenance(now: Snapshot, _old: Snapshot) -> Safe:
     rows = list(evidence.provenance(now.params).items())
     ids = (now.metric("judge/tuned", "judge_ids") or {}).items()
-    return table(["", "value"], [*rows, *((f"judge of {name}", value) for name, value in ids)], class_="words")
+    made = table(["", "value"], [*rows, *((f"judge of {name}", value) for name, value in ids)], class_="words")
+    line = evidence.outbound(now.params)[1]
+    return html.join(el("p", f"Nothing may leave this machine (privacy.local_only); {line}."), made) if line else made
 
 
 def leaks(now: Snapshot) -> list[str]:

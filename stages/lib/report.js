@@ -13,7 +13,7 @@ const of = (row, system) => row.systems[system] || {};
 const tests = {
   all: () => true,
   strict: (row) => of(row, "tuned").strict === false,
-  facts: (row) => of(row, "tuned").all_facts === false,
+  facts: (row) => (of(row, "tuned").failed || []).length > 0,
   stop: (row) => of(row, "tuned").stopped === false,
   below: (row) => of(row, "tuned").score !== null && of(row, "tuned").score < of(row, "base").score,
   unscored: (row) => ["golden", "tuned", "base"].some((s) => of(row, s).outcome && of(row, s).outcome !== "ok"),

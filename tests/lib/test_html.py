@@ -123,6 +123,20 @@ def test_lines_go_through_their_points() -> None:
     assert html.lines("t", {"loss": []}) == ""
 
 
+def test_shares_are_drawn_on_one_scale() -> None:
+    """Two charts of shares that look alike are alike, and a small one keeps inside its width."""
+    svg = html.lines("t", {"a": [(10, 0.0), (30, 0.5)]}, height=130, width=260, share=True)
+    parsed = parse(svg)
+    assert parsed.seen[0][1]["viewbox"] == "0 0 260 130"
+    (x1, y1), (x2, y2) = (
+        [float(n) for n in point.split(",")]
+        for a in (a for tag, a in parsed.seen if tag == "polyline")
+        for point in (a["points"] or "").split()
+    )
+    assert 44 <= x1 < x2 <= 260 - 16
+    assert (y1, y2) == (112, 60), "half of the way from 0 at the bottom to 1 at the top"
+
+
 def test_histogram_heights_are_the_counts() -> None:
     svg = html.histogram("t", [0, 1, 2, 3], {"kept": [1, 4, 2], "dropped": [0, 0, 1]})
     heights = [float(a["height"] or 0) for a in rects(svg, "kept")]
