@@ -1,43 +1,64 @@
 """generate: source material to records, one text for each item, content type and sample.
 
-reads   data/raw/<recipe>/<items>.jsonl, data/raw/<recipe>/offline, prompts/<recipe>/generate
+reads   data/raw/<recipe>/<items>, data/raw/<recipe>/offline, prompts/<recipe>/generate
 writes  data/generated.jsonl, reports/metrics/generate.json
 params  generate, recipe, teacher, types
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from stages.lib import jsonl, llm, phrases, prompts
+from pydantic import Field
+
+from stages.lib import essays, jsonl, llm, phrases, pii, plain, prompts, table
 from stages.lib.jsonl import Record
 from stages.lib.params import Count, Refusal, Section, run
 
 
+class Fields(Section):
+    """Which columns of a table are what; every other column is a fact."""
+
+    id: str | None  # none: a hash of the row, so that an inserted row renames no other
+    type: str | None  # none: all rows are of the recipe's only type
+    text: Annotated[str, Field(min_length=1)]
+
+
+class Markdown(Section):
+    """How essays become records."""
+
+    templates: Annotated[list[Literal["rewrite", "continue", "expand"]], Field(min_length=1)]
+    min_tokens: Count  # of a chunk
+    max_tokens: Count
+    tables: Literal["drop", "keep"]
+
+
 class Generate(Section):
-    source: Literal["teacher", "records"]
-    items: str  # path of the sheets, one a line
-    required: list[str]  # keys that every sheet must fill
+    source: Literal["teacher", "records", "markdown"]
+    items: str  # path of the sheets, one a line, of a table (csv, json, jsonl, parquet) or of a folder of essays
+    required: list[str]  # keys or columns that every item must fill
     per_item: Count  # texts for each item and type
+    fields: Fields
+    markdown: Markdown
+    pii: Literal["off", "report", "mask", "drop"]
 
 
 @dataclass(frozen=True)
 class Material:
     """What a source works from."""
 
-    items: list[Record]
     generate: Generate
     types: dict[str, str]
     recipe: str
     teacher: llm.Chat
 
 
-Made = tuple[list[Record], list[llm.Answer]]
+Made = tuple[list[Record], list[llm.Answer], Record]  # records, what was asked for them, figures of the source
 
 
 def read_items(path: str, required: list[str]) -> list[Record]:
@@ -60,7 +81,8 @@ def read_items(path: str, required: list[str]) -> list[Record]:
 def natural(record: Record) -> tuple[Any, ...]:
     """Sort key of a record: p2 before p10, whatever the order of the source file."""
     pieces = re.split(r"(\d+)", record["item"])
-    return [(int(p), "") if p.isdigit() else (-1, p) for p in pieces], record["type"], int(record["id"].split("/")[-1])
+    name = [(int(p), "") if p.isdecimal() else (-1, p) for p in pieces]
+    return name, record["type"], int(record["id"].split("/")[-1])
 
 
 def record_of(item: Record, kind: str, sample: int, text: str) -> Record:
@@ -74,7 +96,7 @@ def from_teacher(material: Material) -> Made:
     asked = {kind: prompts.Prompt(folder / f"{kind}.md") for kind in material.types}
     rows: list[Record] = []
     calls: list[llm.Call] = []
-    for item in material.items:
+    for item in read_items(material.generate.items, material.generate.required):
         for kind, prompt in asked.items():
             row = record_of(item, kind, 0, "")
             messages = prompt.messages(**{**prompts.slots(row["facts"]), "label": material.types[kind]})
@@ -84,31 +106,69 @@ def from_teacher(material: Material) -> Made:
     bank = Path("data/raw") / material.recipe / "offline"
     answers = llm.ask(calls, material.teacher, "teacher", phrases.teacher(bank), material=bank)
     made = [{**row, "text": a.text.strip()} for row, a in zip(rows, answers, strict=True) if a.status != "failed"]
-    return made, answers
+    return made, answers, {}
+
+
+def _kind(row: table.Row, column: str | None, types: dict[str, str]) -> str:
+    kind = row.need(column, "generate.fields.type") if column else next(iter(types))
+    if not isinstance(kind, str) or kind not in types:
+        raise Refusal(f"{row.place}: {column}: {kind!r} is none of types: {', '.join(types)}")
+    return kind
+
+
+def _name(row: table.Row, column: str, places: dict[str, str]) -> str:
+    name = str(row.need(column, "generate.fields.id"))
+    if "/" in name:
+        raise Refusal(f"{row.place}: {column}: {name!r} holds '/', which parts the id of a record; write another sign")
+    if name in places:
+        raise Refusal(f"{row.place}: {column}: {name!r} is the id of {places[name]} too; give each row its own")
+    places[name] = row.place
+    return name
 
 
 def from_records(material: Material) -> Made:
-    """The source's own pairs: each line of the items file holds a text and its type, the rest is the sheet."""
-    path = material.generate.items
-    made = []
-    for item in material.items:
-        kind, text = item.get("type"), item.get("text")
-        if kind not in material.types:
-            raise Refusal(f"{path}: {item['id']}: type {kind!r} is none of types: {', '.join(material.types)}")
-        if not isinstance(text, str) or not text.strip():
-            raise Refusal(f"{path}: {item['id']}: text is missing or empty; generate.source records needs it")
-        made.append(record_of(item, kind, 0, text.strip()))
-    return made, []
+    """The source's own pairs: each row of the table holds a text and its type, its other columns are the facts."""
+    generate, types = material.generate, material.types
+    fields, made, places, seen = generate.fields, list[Record](), dict[str, str](), Counter[str]()
+    if not fields.type and len(types) > 1:
+        raise Refusal(f"params.yaml: generate.fields.type: empty, but types holds {', '.join(types)}; name the column")
+    rows = table.read(generate.items)
+    # An empty cell is an empty slot of a prompt; of a list or a number, nothing says what its empty form would be.
+    blank = dict.fromkeys(table.text_columns(rows), "")
+    for row in rows:
+        for column in generate.required:
+            row.need(column, "generate.required")
+        kind, text = _kind(row, fields.type, types), row.need(fields.text, "generate.fields.text")
+        words = text if isinstance(text, str) else json.dumps(text, ensure_ascii=False, separators=(",", ":"))
+        name = _name(row, fields.id, places) if fields.id else row.digest()
+        known = blank | {column: value for column, value in row.values.items() if value is not None}
+        facts = {column: value for column, value in known.items() if column not in fields.model_dump().values()}
+        # Rows that are the same to the last character are samples of one item, so that a split never parts them.
+        record = {"id": f"{name}/{kind}/{seen[name]}", "item": name, "type": kind, "facts": facts}
+        made.append({**record, "text": words.strip()})
+        seen[name] += 1
+    kept, found = pii.records(made, generate.pii)
+    return kept, [], {"pii": found}
 
 
-SOURCES: dict[str, Callable[[Material], Made]] = {"teacher": from_teacher, "records": from_records}
+def from_markdown(material: Material) -> Made:
+    """Essays in chunks; a prompt named as the template asks the teacher for what a model is given of each."""
+    generate, bank = material.generate, Path("data/raw") / material.recipe / "offline"
+    cut = generate.markdown
+    # Personal data goes before anything is asked: a teacher must not see what the records may not hold.
+    rows, found = essays.read(generate.items, cut.templates, cut.min_tokens, cut.max_tokens, cut.tables, generate.pii)
+    calls = essays.calls(rows, Path("prompts") / material.recipe / "generate")
+    answers = llm.ask(calls, material.teacher, "teacher", plain.respond(bank), material=bank) if calls else []
+    return essays.given(rows, answers), answers, found
+
+
+SOURCES = {"teacher": from_teacher, "records": from_records, "markdown": from_markdown}
 
 
 def main(generate: Generate, recipe: str, teacher: llm.Chat, types: dict[str, str]) -> None:
-    items = read_items(generate.items, generate.required)
-    records, answers = SOURCES[generate.source](Material(items, generate, types, recipe, teacher))
+    records, answers, figures = SOURCES[generate.source](Material(generate, types, recipe, teacher))
     jsonl.write("data/generated.jsonl", sorted(records, key=natural))
-    metrics = {"n": len(records), "types": Counter(record["type"] for record in records)}
+    metrics = {"n": len(records), "types": Counter(record["type"] for record in records), **figures}
     jsonl.write_json("reports/metrics/generate.json", metrics | llm.bill(answers))
 
 

@@ -1,20 +1,25 @@
 """generate: every item, type and sample once, in an order of its own, and nothing in a prompt but the sheet."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stages import generate
-from stages.generate import Generate
+from stages.generate import Fields, Generate, Markdown
 from stages.lib import jsonl, llm, offline, phrases
 from stages.lib.offline import Reply
 from stages.lib.params import Refusal
 
+from .conftest import ROOT
+
 TYPES = {"ad": "广告", "note": "笔记"}
 CHAT = llm.Chat(model="offline-1", temperature=1.0, top_p=1.0, max_tokens=50, max_failed=0.0)
 SENT: list[dict[str, Any]] = []
+REAL = ROOT.parent / "shared/data"
+NAMED, BARE = {"id": "id", "type": "type", "text": "text"}, {"id": None, "type": None, "text": "output"}
 
 
 def respond(body: dict[str, Any]) -> Reply:
@@ -26,8 +31,10 @@ def respond(body: dict[str, Any]) -> Reply:
 
 
 def section(**changes: Any) -> Generate:
-    values = {"source": "teacher", "items": "items.jsonl", "required": ["name"], "per_item": 1}
-    return Generate(**{**values, **changes})
+    values = {"source": "teacher", "items": "items.jsonl", "required": ["name"], "per_item": 1, "pii": "off"}
+    options = {"templates": ["continue"], "min_tokens": 300, "max_tokens": 800, "tables": "drop"}
+    fields = Fields(**changes.pop("fields", NAMED))
+    return Generate(**{**values, "fields": fields, "markdown": Markdown(**options), **changes})
 
 
 def items(*rows: dict[str, Any]) -> None:
@@ -153,21 +160,144 @@ def test_records_come_from_the_source_itself(monkeypatch: pytest.MonkeyPatch) ->
     rows = made(source="records")
     assert [r["id"] for r in rows] == ["a/ad/0", "b/note/0"]
     assert rows[1] == {"id": "b/note/0", "item": "b", "type": "note", "facts": {"name": "乙"}, "text": "一篇笔记"}
-    assert metric() == {"n": 2, "types": {"ad": 1, "note": 1}, "failed": {}, "tokens": {"in": 0, "out": 0}}
+    assert metric() == {"n": 2, "types": {"ad": 1, "note": 1}, "failed": {}, "pii": {}, "tokens": {"in": 0, "out": 0}}
+
+
+def bare(**changes: Any) -> list[dict[str, Any]]:
+    """Rows of instruction, input and output: no id, one type."""
+    values = {"source": "records", "required": ["instruction"], "fields": BARE, **changes}
+    generate.main(section(**values), "r", CHAT, {"only": "唯一"})
+    return jsonl.read("data/generated.jsonl")
+
+
+def pair(number: int, **more: Any) -> dict[str, Any]:
+    return {"instruction": f"问{number}", "input": "", "output": f"答{number}", **more}
+
+
+def test_a_row_without_an_id_is_named_by_its_content() -> None:
+    items(pair(1), pair(2))
+    before = {row["text"]: row for row in bare()}
+    assert before["答1"]["facts"] == {"instruction": "问1", "input": ""}
+    assert before["答1"]["id"] == f"{before['答1']['item']}/only/0"
+    items(pair(3), pair(2), pair(1))
+    after = {row["text"]: row for row in bare()}
+    assert {text: row for text, row in after.items() if text in before} == before
+    assert len({row["item"] for row in after.values()}) == 3
+
+
+def test_rows_that_are_the_same_are_samples_of_one_item() -> None:
+    items(pair(1), pair(2), pair(1), pair(1))
+    rows = bare()
+    assert sorted(row["id"].split("/", 1)[1] for row in rows) == ["only/0", "only/0", "only/1", "only/2"]
+    assert len({row["item"] for row in rows}) == 2
+
+
+def test_an_empty_text_cell_stays_and_an_empty_list_cell_goes() -> None:
+    items(
+        pair(1, input=None, tags=["x"], year=1999),
+        {"instruction": "问2", "output": "答2", "tags": None, "note": "y"},
+    )
+    facts = {row["text"]: row["facts"] for row in bare()}
+    assert facts["答1"] == {"instruction": "问1", "input": "", "note": "", "tags": ["x"], "year": 1999}
+    assert facts["答2"] == {"instruction": "问2", "input": "", "note": "y"}
+
+
+def test_a_text_that_is_no_text_becomes_compact_json_in_the_order_of_its_keys() -> None:
+    items(pair(1, output={"z": [1.0, 0.25], "a": '页, "x"'}), pair(2, output=7))
+    assert {row["text"] for row in bare()} == {'{"z":[1.0,0.25],"a":"页, \\"x\\""}', "7"}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
+def test_other_formats_give_the_same_bytes(suffix: str) -> None:
+    import pandas
+
+    items(pair(2, kind="b"), pair(1, kind="a"))
+    bare()
+    wanted = Path("data/generated.jsonl").read_bytes()
+    frame = pandas.DataFrame([pair(1, kind="a"), pair(2, kind="b")])
+    save = {".csv": frame.to_csv, ".json": frame.to_json, ".parquet": frame.to_parquet}[suffix]
+    save(f"items{suffix}", **({"orient": "records"} if suffix == ".json" else {"index": False}))
+    assert len(bare(items=f"items{suffix}")) == 2
+    assert Path("data/generated.jsonl").read_bytes() == wanted
+
+
+def test_a_shipped_table_is_the_same_in_every_format() -> None:
+    import pandas
+
+    rows = jsonl.read(ROOT / "data/raw/alpaca/records.jsonl")
+    types = {row["type"]: row["type"] for row in rows}
+    fields, wanted = {"id": None, "type": "type", "text": "output"}, dict[str, bytes]()
+    for name, drop in (("csv", ["key"]), ("parquet", [])):  # a cell of CSV holds no list
+        frame = pandas.DataFrame(rows).drop(columns=drop)
+        frame.to_parquet("t.parquet") if name == "parquet" else frame.to_csv("t.csv", index=False)
+        items(*[{key: value for key, value in row.items() if key not in drop} for row in rows])
+        for path in ("items.jsonl", f"t.{name}"):
+            generate.main(
+                section(source="records", items=path, required=["key"][len(drop) :], fields=fields), "r", CHAT, types
+            )
+            wanted[path] = Path("data/generated.jsonl").read_bytes()
+        assert wanted["items.jsonl"] == wanted[f"t.{name}"]
+    assert len(rows) == len(set(wanted["t.parquet"].splitlines())) >= 400
+
+
+ROW = {"id": "a", "name": "甲", "type": "ad", "text": "x"}
 
 
 @pytest.mark.parametrize(
     ("row", "told"),
     [
-        ({"id": "a", "name": "甲", "type": "poem", "text": "x"}, "a: type 'poem' is none of types: ad, note"),
-        ({"id": "a", "name": "甲", "type": "ad"}, "a: text is missing or empty; generate.source records needs it"),
+        ({"type": "poem"}, "type: 'poem' is none of types: ad, note"),
+        ({"type": ["ad"]}, r"type: \['ad'\] is none of types"),
+        ({"type": None}, r"type: None is empty; fill it \(generate\.fields\.type\)"),
+        ({"text": " "}, r"text: ' ' is empty; fill it \(generate\.fields\.text\) or take the row out"),
+        ({"text": {}}, r"text: {} is empty; fill it \(generate\.fields\.text\)"),
+        ({"name": ""}, r"name: '' is empty; fill it \(generate\.required\)"),
+        ({"id": ""}, r"id: '' is empty; fill it \(generate\.fields\.id\)"),
+        ({"id": "a/b"}, "id: 'a/b' holds '/'"),
+        ({"id": "b"}, r"id: 'b' is the id of items\.jsonl:1 too; give each row its own"),
     ],
 )
-def test_records_without_type_or_text_are_refused(row: dict[str, Any], told: str) -> None:
-    items(row)
-    with pytest.raises(Refusal, match=told):
+def test_a_wrong_row_is_told_with_its_line_and_leaves_no_output(row: dict[str, Any], told: str) -> None:
+    items({**ROW, "id": "b"}, {**ROW, **row})
+    with pytest.raises(Refusal, match=rf"\Aitems\.jsonl:2: {told}"):
         made(source="records")
+    assert not Path("data/generated.jsonl").exists()
 
 
-def test_every_source_of_the_params_exists() -> None:
-    assert set(generate.SOURCES) == set(Generate.model_fields["source"].annotation.__args__)
+@pytest.mark.parametrize("column", ["id", "type", "text"])
+def test_a_column_that_is_not_there_is_told_with_those_that_are(column: str) -> None:
+    items(ROW)
+    with pytest.raises(
+        Refusal, match=r"items\.jsonl:1: no column 'other'; columns: id, name, type, text; name another"
+    ):
+        made(source="records", fields={**NAMED, column: "other"})
+
+
+def test_two_types_need_a_column_that_tells_them_apart() -> None:
+    items(ROW)
+    with pytest.raises(Refusal, match=r"generate\.fields\.type: empty, but types holds ad, note; name the column"):
+        made(source="records", fields={**NAMED, "type": None})
+
+
+def test_every_source_is_one_of_the_params() -> None:
+    known = set(Generate.model_fields["source"].annotation.__args__)
+    assert {"teacher", "records"} <= set(generate.SOURCES) <= known
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not REAL.is_dir(), reason="no data beside the repository")
+@pytest.mark.parametrize(
+    ("path", "rows", "facts"),
+    [
+        ("alpaca/alpaca_en_demo.json", 999, {"instruction", "input"}),
+        ("alpaca/alpaca_zh_demo.json", 1000, {"instruction", "input"}),
+        ("tang/tang_poems.jsonl", 25_007, {"instruction", "input", "title", "author"}),
+    ],
+)
+def test_the_files_that_users_bring(path: str, rows: int, facts: set[str]) -> None:
+    start = time.process_time()
+    made = bare(items=str(REAL / path))
+    assert time.process_time() - start < 20  # 2 seconds where nothing else runs
+    assert len(made) == len({row["id"] for row in made}) == rows
+    assert {key for row in made for key in row["facts"]} == facts
+    assert all(row["text"] and set(row["facts"]) == facts for row in made)
