@@ -1,10 +1,11 @@
-"""What batches bring: our sorted, left-padded batches beside transformers' generate one prompt at a time, in one run.
+"""What batches bring, and what our own search costs, beside transformers' generate one prompt at a time, in one run.
 
     python bench/decode.py [--weights models/merged] [--rows 64] [--batch-size 64] [--threads 1] [--repeats 2]
 
-Both answer the first prompts of data/test.jsonl greedily with the same model in float32 and take turns; the best turn
-of each counts. A token is one that ends up in an answer, its stop token included, so that padding earns nothing. The
-answers must be the same texts, or the ratio would compare two different jobs.
+All answer the first prompts of data/test.jsonl greedily with the same model in float32 and take turns; the best turn
+of each counts: generate one by one, generate in our sorted, left-padded batches, and our own search in the same ones.
+A token is one that ends up in an answer, its stop token included, so that padding earns nothing. The answers must be
+the same texts, or the ratios would compare different jobs.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from stages.lib import chat, decode, jsonl, model
+from stages.lib import chat, decode, jsonl, model, search
 
 GREEDY = decode.Decode(
-    do_sample=False, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0, num_beams=1, max_new_tokens=256,
-    stop=[],
+    do_sample=False, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0, no_repeat_ngram_size=0,
+    num_beams=1, length_penalty=1.0, max_new_tokens=256, stop=[],
 )  # fmt: skip
 
 
@@ -41,12 +42,14 @@ def plain(weights: Any, tokenizer: Any, prompts: list[Any], stops: list[int]) ->
     return texts, tokens
 
 
-def batched(weights: Any, tokenizer: Any, prompts: list[Any], stops: list[int], size: int) -> tuple[list[str], int]:
-    """Ours, in batches sorted by length. Texts in the order of the prompts, and how many tokens they took."""
+def batched(
+    engine: Any, weights: Any, tokenizer: Any, prompts: list[Any], stops: list[int], size: int
+) -> tuple[list[str], int]:  # fmt: skip
+    """In batches sorted by length. Texts in the order of the prompts, and how many tokens they took."""
     ids = [chat.prompt_ids(tokenizer, prompt) for prompt in prompts]
     texts, tokens = [""] * len(ids), 0
     for batch in decode.batches([len(row) for row in ids], size):
-        found = decode.answer(weights, tokenizer, [ids[place] for place in batch], GREEDY, stops, [0] * len(batch))
+        found = engine(weights, tokenizer, [ids[place] for place in batch], GREEDY, stops, [0] * len(batch))
         for place, continuation in zip(batch, found, strict=True):
             texts[place] = continuation.text
             tokens += continuation.n_new
@@ -67,7 +70,8 @@ def main() -> None:
     prompts = [record["prompt"] for record in jsonl.read("data/test.jsonl", "prompt")][: options.rows]
     ways = {
         "one by one": lambda: plain(weights, tokenizer, prompts, stops),
-        "in batches": lambda: batched(weights, tokenizer, prompts, stops, options.batch_size),
+        "in batches": lambda: batched(decode.answer, weights, tokenizer, prompts, stops, options.batch_size),
+        "own, in batches": lambda: batched(search.answer, weights, tokenizer, prompts, stops, options.batch_size),
     }
     plain(weights, tokenizer, prompts[:1], stops)  # the first call of either loads kernels
     best: dict[str, float] = {}
@@ -80,9 +84,10 @@ def main() -> None:
             best[name] = max(best.get(name, 0), tokens / seconds)
             line = f"{tokens / seconds:7.0f} tokens/s, {tokens / busy:7.0f} per CPU second"
             print(f"turn {turn + 1}  {name}  {len(prompts)} rows  {tokens} tokens  {line}")
-    same = sum(x == y for x, y in zip(*texts.values(), strict=True))
+    same = sum(len(set(answers)) == 1 for answers in zip(*texts.values(), strict=True))
     print(f"same text: {same} of {len(prompts)}")
-    print(f"ratio: {best['in batches'] / best['one by one']:.1f}")
+    print(f"ratio of batches to one by one: {best['in batches'] / best['one by one']:.1f}")
+    print(f"ratio of our own search to generate, both in batches: {best['own, in batches'] / best['in batches']:.2f}")
 
 
 if __name__ == "__main__":

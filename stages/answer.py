@@ -1,7 +1,7 @@
 """answer: all that needs weights after training, replies and log-probabilities of one system (base or tuned).
 
 reads   data/test.jsonl, models/base (base) or models/merged (tuned)
-writes  data/answers/<system>.jsonl
+writes  data/answers/<system>.jsonl, data/presets/<system>.jsonl
 params  answer, seed, threads
 """
 
@@ -13,25 +13,42 @@ import random
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from stages.lib import chat, decode, jsonl, model, params
+from pydantic import model_validator
+
+from stages.lib import chat, decode, jsonl, model, params, search, served
 from stages.lib.jsonl import Record
 from stages.lib.params import Count, Refusal, Section, run
+from stages.lib.presets import Preset, merged
 
 TEST = Path("data/test.jsonl")
 WEIGHTS = {"base": Path("models/base"), "tuned": Path("models/merged")}
+System = Literal["base", "tuned"]
+
+
+class Names(Section):
+    """What a chat server calls the two systems; only `engine: openai` asks for it."""
+
+    base: str | None
+    tuned: str | None
 
 
 class Answer(Section):
-    """How answers are made: number type, rows at a time, and the settings of the search."""
+    """How answers are made: who searches, number type, rows at a time, the search, and others to lay beside it."""
 
+    engine: Literal["transformers", "own", "openai"]
+    model: Names
     dtype: Literal["auto", "float32", "bfloat16", "float16"]
     batch_size: Count
     decode: decode.Decode
+    presets: dict[str, Preset]
+
+    _fill = model_validator(mode="before")(merged)
 
 
 @dataclass(frozen=True)
@@ -61,39 +78,56 @@ def tokenise(tokenizer: Any, records: list[Record], new: int, window: int | None
     return rows
 
 
-def reply(weights: Any, tokenizer: Any, rows: list[Row], settings: decode.Decode, seed: int) -> list[Record]:
-    """Answers and golden log-probabilities (nats) of one batch, in the order of its rows."""
-    seeds = [random.Random(f"{seed}/answer/{row.record['id']}").getrandbits(63) for row in rows]
-    stops = chat.stop_ids(tokenizer)
-    written = decode.answer(weights, tokenizer, [row.prompt for row in rows], settings, stops, seeds)
-    scored = [decode.likelihood(weights, row.golden.ids, row.golden.labels) for row in rows]
-    return [
-        {
-            "id": row.record["id"],
-            "item": row.record["item"],
-            "type": row.record["type"],
-            "text": answer.text,
-            "finish": answer.finish,
-            "n_prompt": answer.n_prompt,
-            "n_new": answer.n_new,
-            "target_logprob": round(logprob, 4),
-            "n_target": count,
-            "n_bytes": len(row.record["completion"][-1]["content"].encode()),
-        }
-        for row, answer, (logprob, count) in zip(rows, written, scored, strict=True)
-    ]
+# The words of a batch of rows, each drawn with its own seed.
+Write = Callable[[list[Row], decode.Decode, list[int]], list[decode.Continuation]]
+
+
+def digest(paths: Iterable[Path]) -> str:
+    """Names and bytes of files, of folders all that is in them."""
+    total = hashlib.sha256()
+    for path in paths:
+        for file in sorted(file for file in (path, *path.rglob("*")) if file.is_file()):
+            with file.open("rb") as handle:
+                total.update(file.name.encode() + hashlib.file_digest(handle, "sha256").digest())
+    return total.hexdigest()[:16]
 
 
 def fingerprint(folder: Path, answer: Answer, seed: int, threads: int) -> str:
     """Everything that finished batches hang on: weights, questions, settings, code, and the kind of arithmetic."""
     settings = [answer.model_dump(), seed, threads, model.device(), str(model.dtype(answer.dtype))]
-    total = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     code = sorted(Path(str(decode.__file__)).parent.glob("*.py"))
-    weights = sorted(path for path in folder.rglob("*") if path.is_file())
-    for path in [*weights, TEST, *code, Path(__file__)]:
-        with path.open("rb") as handle:
-            total.update(path.name.encode() + hashlib.file_digest(handle, "sha256").digest())
-    return total.hexdigest()[:16]
+    files = digest([folder, TEST, *code, Path(__file__)])
+    return hashlib.sha256(json.dumps([settings, files], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def writer(system: System, answer: Answer, weights: Any, tokenizer: Any) -> Write:
+    """The engine that params name, for the words; likelihoods need the weights, as no server tells those of a text."""
+    if answer.engine != "openai":
+        engine, stops = {"transformers": decode.answer, "own": search.answer}[answer.engine], chat.stop_ids(tokenizer)
+        return lambda rows, now, seeds: engine(weights, tokenizer, [row.prompt for row in rows], now, stops, seeds)
+    settings = {"decode": answer.decode} | {f"presets.{name}": preset for name, preset in answer.presets.items()}
+    asked = served.writer(system, getattr(answer.model, system), digest([WEIGHTS[system]]), settings)
+    return lambda rows, *rest: asked([row.record for row in rows], *rest)
+
+
+def reply(rows: list[Row], write: Write, settings: decode.Decode, seed: int) -> list[Record]:
+    """What is written to a batch of rows, in their order."""
+    seeds = [random.Random(f"{seed}/answer/{row.record['id']}").getrandbits(63) for row in rows]
+    return [
+        {key: row.record[key] for key in ("id", "item", "type")}
+        | {"text": answer.text, "finish": answer.finish, "n_prompt": answer.n_prompt, "n_new": answer.n_new}
+        for row, answer in zip(rows, write(rows, settings, seeds), strict=True)
+    ]
+
+
+def scored(rows: list[Row], write: Write, settings: decode.Decode, seed: int, weights: Any) -> list[Record]:
+    """Replies and golden log-probabilities (nats)."""
+    made = reply(rows, write, settings, seed)
+    for row, found in zip(rows, made, strict=True):
+        logprob, count = decode.likelihood(weights, row.golden.ids, row.golden.labels)
+        octets = len(row.record["completion"][-1]["content"].encode())
+        found |= {"target_logprob": round(logprob, 4), "n_target": count, "n_bytes": octets}
+    return made
 
 
 def gather(rows: list[Row], size: int, parts: Path, make: Callable[[list[Row]], list[Record]]) -> list[Record]:
@@ -112,16 +146,33 @@ def gather(rows: list[Row], size: int, parts: Path, make: Callable[[list[Row]], 
     return [found[place] for place in range(len(rows))]
 
 
-def main(system: Literal["base", "tuned"], /, answer: Answer, seed: int, threads: int) -> None:
+def beside(rows: list[Row], write: Write, answer: Answer, seed: int, parts: Path) -> list[Record]:
+    """The replies of every preset, one after the other, each seed a run over all rows."""
+    found = []
+    for name, preset in answer.presets.items():
+        for drawn in preset.runs():
+            make = partial(reply, write=write, settings=preset, seed=seed if drawn is None else drawn)
+            made = gather(rows, answer.batch_size, parts / f"{name}-{drawn}", make)
+            found += [
+                {k: v for k, v in row.items() if k != "n_prompt"} | {"preset": name, "seed": drawn} for row in made
+            ]
+    return found
+
+
+def main(system: System, /, answer: Answer, seed: int, threads: int) -> None:
     records = jsonl.read(TEST, "id", "item", "type", "prompt", "completion")
     folder = WEIGHTS[system]
     model.threads(threads)
     tokenizer, weights = model.tokenizer(folder), model.load(folder, answer.dtype)
     window = getattr(weights.config.get_text_config(), "max_position_embeddings", None)
-    rows = tokenise(tokenizer, records, answer.decode.max_new_tokens, window)
+    new = max(settings.max_new_tokens for settings in (answer.decode, *answer.presets.values()))
+    rows = tokenise(tokenizer, records, new, window)
+    write = writer(system, answer, weights, tokenizer)
     parts = params.work("answer") / f"{system}-{fingerprint(folder, answer, seed, threads)}"
-    made = gather(rows, answer.batch_size, parts, lambda batch: reply(weights, tokenizer, batch, answer.decode, seed))
+    make = partial(scored, write=write, settings=answer.decode, seed=seed, weights=weights)
+    made, others = gather(rows, answer.batch_size, parts / "main", make), beside(rows, write, answer, seed, parts)
     jsonl.write(f"data/answers/{system}.jsonl", made)
+    jsonl.write(f"data/presets/{system}.jsonl", others)
     shutil.rmtree(parts, ignore_errors=True)
 
 

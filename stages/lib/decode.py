@@ -28,7 +28,9 @@ class Decode(Section):
     top_k: Annotated[int, Field(ge=0)]  # 0 is off
     top_p: Annotated[float, Field(gt=0, le=1)]
     repetition_penalty: Annotated[float, Field(gt=0)]
+    no_repeat_ngram_size: Annotated[int, Field(ge=0)]  # 0 is off; the prompt counts too
     num_beams: Count
+    length_penalty: float  # beams are ranked by log-probability / tokens ** length_penalty
     max_new_tokens: Count
     stop: list[str]
 
@@ -43,12 +45,13 @@ class Decode(Section):
 
 @dataclass(frozen=True)
 class Continuation:
-    """What a model wrote: text without stop token or stop string; n_new counts the stop token."""
+    """What a model wrote: text without stop token or stop string; n_new and ids hold the stop token too."""
 
     text: str
     finish: Literal["stop", "length"]
     n_prompt: int
     n_new: int
+    ids: list[int]
 
 
 def batches(lengths: Sequence[int], size: int) -> list[list[int]]:
@@ -69,7 +72,7 @@ def _plain(model: Any) -> Iterator[None]:
         model.generation_config = own
 
 
-def _sampler(decode: Decode, seeds: Sequence[int], device: torch.device) -> list[Any]:
+def sampler(decode: Decode, seeds: Sequence[int], device: torch.device) -> list[Any]:
     """Sampling as a search for the maximum, with noise from one generator per row.
 
     argmax(logits + Gumbel noise) is a draw from softmax(logits) (Gumbel 1954; Maddison et al. 2014), while
@@ -91,63 +94,77 @@ def _sampler(decode: Decode, seeds: Sequence[int], device: torch.device) -> list
     return [TemperatureLogitsWarper(decode.temperature), *top_k, *top_p, noise]
 
 
-def _watch(tokenizer: Any, stop: list[str], width: int, ended: dict[int, int]) -> Callable[..., torch.Tensor]:
-    """A criterion that ends a row once a stop string is written and notes after how many new tokens."""
+def padded(prompts: Sequence[list[int]], pad: int | None, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and attention mask of prompts that end together: padding stands on the left."""
     import torch
 
+    width = max(len(prompt) for prompt in prompts)
+    rows = [[pad or 0] * (width - len(prompt)) + prompt for prompt in prompts]
+    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    return torch.tensor(rows, device=device), torch.tensor(mask, device=device)
+
+
+def written(tokenizer: Any, stop: Sequence[str], rows: Sequence[list[int]]) -> list[bool]:
+    """Whether a stop string stands in the last tokens of each row of new tokens."""
     tail = max(len(text.encode()) for text in stop) + 4  # a token is at least a byte; four more for a cut character
+    texts = tokenizer.batch_decode([row[-tail:] for row in rows], skip_special_tokens=True)
+    return [any(word in text for word in stop) for text in texts]
+
+
+def watch(tokenizer: Any, stop: Sequence[str], width: int) -> Callable[..., torch.Tensor]:
+    """A criterion that ends a row whose last new tokens hold a stop string. It keeps no state: beams change places."""
+    import torch
 
     def criterion(ids: torch.Tensor, _scores: Any, **_: Any) -> torch.Tensor:
-        new = ids[:, max(width, ids.shape[1] - tail) :]
-        for row, text in enumerate(tokenizer.batch_decode(new, skip_special_tokens=True)):
-            if row not in ended and any(word in text for word in stop):
-                ended[row] = ids.shape[1] - width
-        return torch.tensor([row in ended for row in range(len(ids))], device=ids.device)
+        return torch.tensor(written(tokenizer, stop, ids[:, width:].tolist()), device=ids.device)
 
     return criterion
 
 
-def _read(new: list[int], tokenizer: Any, stops: set[int], stop: list[str], ended: int | None) -> tuple[str, bool, int]:
-    """Text, whether it was brought to an end, and the number of tokens, from a row of new tokens and padding."""
+def read(new: list[int], prompt: int, tokenizer: Any, stops: Sequence[int], stop: Sequence[str]) -> Continuation:
+    """The answer in a row of new tokens and the padding after them; `prompt` is the length of its prompt."""
+    if stop and any(word in tokenizer.decode(new, skip_special_tokens=True) for word in stop):
+        # Padding may decode to nothing or to a stop id, so the row is cut where the search ended it.
+        ends = written(tokenizer, stop, [new[:end] for end in range(1, len(new) + 1)])
+        new = new[: ends.index(True) + 1] if True in ends else new
     end = next((number for number, token in enumerate(new) if token in stops), None)
-    kept = new[:end] if ended is None else new[:ended][:end]
-    text = str(tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    kept = new if end is None else new[: end + 1]
+    text = str(tokenizer.decode(new[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False))
     cuts = [text.index(word) for word in stop if word in text]
-    counted = len(kept) + (end is not None and len(kept) == end)
-    return text[: min(cuts, default=len(text))], end is not None or bool(cuts), counted
+    finish: Literal["stop", "length"] = "stop" if end is not None or cuts else "length"
+    return Continuation(text[: min(cuts, default=len(text))], finish, prompt, len(kept), kept)
 
 
 def answer(
-    model: Any, tokenizer: Any, prompts: Sequence[list[int]], decode: Decode, stops: Sequence[int], seeds: Sequence[int]
-) -> list[Continuation]:
+    model: Any, tokenizer: Any, prompts: Sequence[list[int]], decode: Decode, stops: Sequence[int],
+    seeds: Sequence[int], processors: Sequence[Any] = (),
+) -> list[Continuation]:  # fmt: skip
     """Continue one batch of prompts (ids with the generation prompt) to a stop id, a stop string or the limit.
 
     One seed per prompt, used when sampling only. Greedy and beam search ignore temperature, top_k and top_p.
+    `processors` change the scores (ids of all rows with left padding, scores) after the penalties and before sampling.
     """
     import torch
     from transformers import GenerationConfig
 
-    width, ended = max(len(prompt) for prompt in prompts), dict[int, int]()
-    rows = [[tokenizer.pad_token_id] * (width - len(prompt)) + prompt for prompt in prompts]
-    ids = torch.tensor(rows, device=model.device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+    ids, mask = padded(prompts, tokenizer.pad_token_id, model.device)
+    width = ids.shape[1]
     config = GenerationConfig(
-        do_sample=False, num_beams=decode.num_beams, repetition_penalty=decode.repetition_penalty,
+        do_sample=False, num_beams=decode.num_beams, length_penalty=decode.length_penalty,
+        repetition_penalty=decode.repetition_penalty, no_repeat_ngram_size=decode.no_repeat_ngram_size,
         max_new_tokens=decode.max_new_tokens, eos_token_id=list(stops), pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
+    draw = sampler(decode, seeds, ids.device) if decode.do_sample else []
     with torch.inference_mode(), _plain(model):
         out = model.generate(
             input_ids=ids,
             attention_mask=mask,
             generation_config=config,
-            logits_processor=_sampler(decode, seeds, ids.device) if decode.do_sample else [],
-            stopping_criteria=[_watch(tokenizer, decode.stop, width, ended)] if decode.stop else [],
+            logits_processor=[*processors, *draw],
+            stopping_criteria=[watch(tokenizer, decode.stop, width)] if decode.stop else [],
         )
-    found = []
-    for row, (prompt, new) in enumerate(zip(prompts, out[:, width:].tolist(), strict=True)):
-        text, stopped, count = _read(new, tokenizer, set(stops), decode.stop, ended.get(row))
-        found.append(Continuation(text, "stop" if stopped else "length", len(prompt), count))
-    return found
+    pairs = zip(prompts, out[:, width:].tolist(), strict=True)
+    return [read(new, len(prompt), tokenizer, stops, decode.stop) for prompt, new in pairs]
 
 
 def likelihood(model: Any, ids: Sequence[int], labels: Sequence[int]) -> tuple[float, int]:

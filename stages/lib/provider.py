@@ -25,7 +25,7 @@ from .reply import Kind
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-Role = Literal["teacher", "judge"]
+Role = Literal["teacher", "judge", "answer"]
 # use: a reply came. again: ask again soon. wait: when the provider says. drop: never for this row. stop: for no row.
 Move = Literal["use", "again", "wait", "drop", "stop"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections import Counter
@@ -14,8 +15,8 @@ from stages.lib import decode
 from tests import micro
 
 GREEDY: dict[str, Any] = {
-    "do_sample": False, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0, "num_beams": 1,
-    "max_new_tokens": 24, "stop": [],
+    "do_sample": False, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0, "num_beams": 1, "length_penalty": 1.0, "max_new_tokens": 24, "stop": [],
 }  # fmt: skip
 KINDS = ["qwen2", "llama", "gpt2"]
 
@@ -81,7 +82,7 @@ def test_greedy_equals_the_search_by_hand_in_any_batch(model: Any, tokenizer: An
                 stopped = expected[i][-1] in stops
                 text = tokenizer.decode(expected[i][: -1 if stopped else None], skip_special_tokens=True)
                 finish = "stop" if stopped else "length"
-                assert continuation == decode.Continuation(text, finish, len(rows[i]), len(expected[i]))
+                assert continuation == decode.Continuation(text, finish, len(rows[i]), len(expected[i]), expected[i])
                 seen[finish] += 1
     assert sum(seen.values()) == 4 * len(rows)
     assert set(seen) == {"stop", "length"}, "both ways to end are wanted here"
@@ -166,6 +167,67 @@ def test_a_stop_string_within_the_prompt_stops_nothing(qwen: Any, tokenizer: Any
     assert decode.answer(qwen, tokenizer, [prompt], settings(stop=["\n\n"]), [2], [0]) == plain
 
 
+def test_a_padding_token_that_is_a_stop_is_no_part_of_an_answer(qwen: Any, tokenizer: Any) -> None:
+    """A row that a stop string ended is filled up with padding while the others go on."""
+    rows, stops = prompts(), [2, tokenizer.pad_token_id]
+    whole = [c.text for c in decode.answer(qwen, tokenizer, rows, settings(), stops, [0] * 9)]
+    stop = next(t[4:6] for t in whole if len(t) > 8 and "\ufffd" not in t[4:6])
+    found = decode.answer(qwen, tokenizer, rows, settings(stop=[stop]), stops, [0] * 9)
+    cut = [c for before, c in zip(whole, found, strict=True) if stop in before]
+    assert 0 < len(cut) < 9
+    assert all(c.n_new == len(c.ids) and stops[1] not in c.ids and stop in tokenizer.decode(c.ids) for c in cut)
+
+
+def test_ids_are_the_tokens_of_the_text_and_of_its_end(model: Any, tokenizer: Any) -> None:
+    stops, ends = stops_of(model), Counter[bool]()
+    for c in decode.answer(model, tokenizer, prompts(), settings(), stops, [0] * 9):
+        ended = c.ids[-1] in stops
+        assert tokenizer.decode(c.ids[: -1 if ended else None], skip_special_tokens=True) == c.text
+        assert c.n_new == len(c.ids)
+        assert ended == (c.finish == "stop")
+        ends[ended] += 1
+    assert set(ends) == {True, False}
+
+
+def test_no_ngram_is_written_twice(qwen: Any, tokenizer: Any) -> None:
+    def repeats(ids: list[int]) -> int:
+        pairs = list(itertools.pairwise(ids))
+        return len(pairs) - len(set(pairs))
+
+    changes: list[dict[str, Any]] = [{"do_sample": False}, {"do_sample": True, "temperature": 0.3}, {"num_beams": 3}]
+    for change in changes:
+        loose, tight = (
+            decode.answer(qwen, tokenizer, prompts(), settings(**change, no_repeat_ngram_size=n), [2], [0] * 9)
+            for n in (0, 2)
+        )
+        assert sum(repeats(c.ids) for c in loose) > 0
+        assert sum(repeats([*p, *c.ids]) - repeats(p) for p, c in zip(prompts(), tight, strict=True)) == 0
+
+
+def test_a_length_penalty_draws_beams_to_longer_or_shorter_answers(qwen: Any, tokenizer: Any) -> None:
+    stops = stops_of(qwen)
+    short, long = (
+        decode.answer(qwen, tokenizer, prompts(), settings(num_beams=4, length_penalty=p), stops, [0] * 9)
+        for p in (-2.0, 2.0)
+    )
+    assert sum(c.n_new for c in short) < sum(c.n_new for c in long)
+
+
+def test_processors_come_before_the_draw(qwen: Any, tokenizer: Any) -> None:
+    seen = []
+
+    def only(ids: Any, scores: Any) -> Any:
+        seen.append((ids.shape[1], float(scores.std())))
+        return scores.masked_fill(scores.argsort(-1).argsort(-1) < scores.shape[-1] - 1, float("-inf"))
+
+    rows = prompts()
+    drawn, greedy = settings(do_sample=True, temperature=5.0, max_new_tokens=4), settings(max_new_tokens=4)
+    found = decode.answer(qwen, tokenizer, rows, drawn, [2], list(range(9)), [only])
+    # With one token left there is nothing to draw: were it asked after the noise, it would keep the noise's choice.
+    assert found == decode.answer(qwen, tokenizer, rows, greedy, [2], [0] * 9)
+    assert [width for width, _ in seen] == [max(map(len, rows)) + n for n in range(4)]
+
+
 def test_beams_find_a_likelier_answer_and_a_penalty_another(qwen: Any, tokenizer: Any) -> None:
     rows = prompts()
     one = decode.answer(qwen, tokenizer, rows, settings(max_new_tokens=3), [2], [0] * 9)
@@ -220,6 +282,7 @@ def test_rows_without_a_label_score_nothing(qwen: Any) -> None:
         {"temperature": 0.0},
         {"top_p": 1.5},
         {"top_k": -1},
+        {"no_repeat_ngram_size": -1},
         {"stop": [""]},
         {"do_sample": True, "num_beams": 2},
         {"n": 1},
