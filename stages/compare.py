@@ -8,10 +8,8 @@ params  compare, seed
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
@@ -24,19 +22,18 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SYSTEMS = ("golden", "tuned", "base")
-SHARES = ("strict", "all_facts", "name", "facts", "stop_rate")
-HEADINGS = ("n", *SYSTEMS, "tuned - base", "best g/t/b/tie", "strict g/t/b", "all facts", "stop")
+HEADINGS = ("n", *SYSTEMS, "tuned - base", "best g/t/b/tie")
+IN_TABLE = 3  # shares that are columns of the printed table; the others stand under it
 WORST, BEST = 1.0, 5.0
 Numbers = dict[str, Any]
 
 
 class Compare(Section):
-    """`tie`: scores this close are no win."""
+    shares: list[str]  # strict, checks of evaluate, stop_rate; in the order of the table
+    tie: Annotated[float, Field(ge=0)]  # scores this close are no win
 
-    tie: Annotated[float, Field(ge=0)]
 
-
-def join(checks: list[Record], judged: dict[str, list[Record]]) -> dict[str, list[Record]]:
+def join(checks: list[Record], judged: dict[str, list[Record]], shares: list[str]) -> dict[str, list[Record]]:
     """One row per system and record, what was checked and what was judged; Refusal where a side lacks a record."""
     joined: dict[str, list[Record]] = {}
     for system in SYSTEMS:
@@ -44,11 +41,14 @@ def join(checks: list[Record], judged: dict[str, list[Record]]) -> dict[str, lis
         rows = sorted((row for row in checks if row["system"] == system), key=lambda row: str(row["id"]))
         if scores.keys() != {row["id"] for row in rows} or len(rows) != len(judged[system]):
             raise Refusal(f"data/judgements/{system}.jsonl: other ids than data/checks.jsonl; run `dvc repro`")
-        joined[system] = [
-            {**row["checks"], **row, "score": scores[row["id"]], "stop_rate": row["stopped"]} for row in rows
-        ]
+        # Apart from the row's own keys: a check may be called as one of them is.
+        passed = [{"strict": row["strict"], **row["checks"], "stop_rate": row["stopped"]} for row in rows]
+        joined[system] = [{**r, "passed": p, "score": scores[r["id"]]} for r, p in zip(rows, passed, strict=True)]
     if len({tuple(row["id"] for row in rows) for rows in joined.values()}) > 1:
         raise Refusal("data/checks.jsonl: the systems hold different records; run `dvc repro`")
+    for share in shares:
+        if share not in (known := joined["golden"][0]["passed"]):
+            raise Refusal(f"params.yaml: compare.shares: {share!r} is none of {', '.join(known)}; see evaluate.checks")
     return joined
 
 
@@ -64,13 +64,12 @@ def same(metrics: dict[str, Numbers]) -> Numbers:
     return {key: metrics["golden"][key] for key in ("judge_ids", "score_kind")}
 
 
-def column(rows: list[Record]) -> Numbers:
+def column(rows: list[Record], shares: list[str]) -> Numbers:
     """One system: means and shares, their 95% intervals over items, and the mean if failures were worst or best."""
     scored = [row for row in rows if row["score"] is not None]
     items, missing = [row["item"] for row in rows], len(rows) - len(scored)
     score = stats.mean([row["score"] for row in scored], [row["item"] for row in scored])
-    # The name and the sheet's own facts stand beside strict: they say what a system that fails it can do.
-    found = {"score": score} | {share: stats.rate([row[share] for row in rows], items) for share in SHARES}
+    found = {"score": score} | {share: stats.rate([row["passed"][share] for row in rows], items) for share in shares}
     total = sum(row["score"] for row in scored)
     return {
         "n": len(rows), "n_scored": len(scored), **{name: estimate.mean for name, estimate in found.items()},
@@ -91,27 +90,27 @@ def best(scores: Iterable[dict[str, float | None]], tie: float) -> dict[str, int
     return {**counts, "n": counts.total()}
 
 
-def block(joined: dict[str, list[Record]], tie: float, seed: int) -> Numbers:
+def block(joined: dict[str, list[Record]], compare: Compare, seed: int) -> Numbers:
     """The columns of all systems, tuned less base and tuned less golden on the texts that both have a score for."""
     scores = {s: {r["id"]: r["score"] for r in rows if r["score"] is not None} for s, rows in joined.items()}
     items = {row["id"]: row["item"] for row in joined["golden"]}
     return {
-        **{system: column(joined[system]) for system in SYSTEMS},
+        **{system: column(joined[system], compare.shares) for system in SYSTEMS},
         "difference": stats.paired(scores["tuned"], scores["base"], items, seed),
         "to_golden": stats.paired(scores["tuned"], scores["golden"], items, seed),
-        "best": best(({s: scores[s].get(i) for s in SYSTEMS} for i in items), tie),
+        "best": best(({s: scores[s].get(i) for s in SYSTEMS} for i in items), compare.tie),
     }
 
 
-def summary(joined: dict[str, list[Record]], tie: float, seed: int) -> Numbers:
+def summary(joined: dict[str, list[Record]], compare: Compare, seed: int) -> Numbers:
     """The block of all texts, and one for each type, whose p-values share one Holm correction."""
     by_type: dict[str, Numbers] = {}
     for kind in sorted({row["type"] for row in joined["golden"]}):
         part = {system: [row for row in rows if row["type"] == kind] for system, rows in joined.items()}
-        by_type[kind] = block(part, tie, seed)
+        by_type[kind] = block(part, compare, seed)
     for kind, p in stats.holm({kind: part["difference"]["p"] for kind, part in by_type.items()}).items():
         by_type[kind]["difference"]["p_holm"] = p
-    whole = block(joined, tie, seed)
+    whole = block(joined, compare, seed)
     return {"overall": {system: whole.pop(system) for system in SYSTEMS}, **whole, "by_type": by_type}
 
 
@@ -129,12 +128,13 @@ def table(numbers: Numbers) -> Table:
         title=f"{numbers['score_kind']} (1 to 5) and shares that pass; [95% interval, clustered by item]",
         caption=f"~ not distinguishable from 0; strict of golden texts in the wrong place: {wrong}\n"
         + "; ".join(
-            f"{words}: " + "/".join(show(whole[s][key]) for s in SYSTEMS)
-            for key, words in (("name", "exact name"), ("facts", "enough of its own facts"))
+            f"{key.replace('_', ' ')}: " + "/".join(show(whole[s][key]) for s in SYSTEMS)
+            for key in numbers["shares"][IN_TABLE:]
         ),
     )
     made.add_column("type", no_wrap=True)
-    for heading in HEADINGS:
+    shown = numbers["shares"][:IN_TABLE]
+    for heading in (*HEADINGS, *(f"{key.replace('_', ' ')} g/t/b" for key in shown)):
         made.add_column(heading, justify="right", no_wrap=True)
     for name, row in {**numbers["by_type"], "all": whole}.items():
         if name == "all":
@@ -146,25 +146,26 @@ def table(numbers: Numbers) -> Table:
         unclear = gap["low"] is None or gap["low"] <= 0 <= gap["high"]
         span = f" [{show(gap['low'], '+.2f')}, {show(gap['high'], '+.2f')}]"
         wins = "/".join(str(row["best"][key]) for key in (*SYSTEMS, "tie"))
-        shares = ["/".join(show(row[s][key]) for s in SYSTEMS) for key in ("strict", "all_facts", "stop_rate")]
+        shares = ["/".join(show(row[s][key]) for s in SYSTEMS) for key in shown]
         made.add_row(name, str(n), *scores, "~ " * unclear + show(gap["mean"], "+.2f") + span, wins, *shares)
     return made
-
-
-def read(path: str) -> Numbers:
-    numbers: Numbers = json.loads(Path(path).read_text("utf-8"))
-    return numbers
 
 
 def main(compare: Compare, seed: int) -> None:
     from rich.console import Console
 
     judged = {system: jsonl.read(f"data/judgements/{system}.jsonl", "id", "outcome") for system in SYSTEMS}
-    by = same({system: read(f"reports/metrics/judge/{system}.json") for system in SYSTEMS})
-    joined = join(jsonl.read("data/checks.jsonl", "id", "system"), judged)
+    by = same({system: jsonl.read_json(f"reports/metrics/judge/{system}.json") for system in SYSTEMS})
+    joined = join(jsonl.read("data/checks.jsonl", "id", "system"), judged, compare.shares)
     clusters = len({row["item"] for row in joined["golden"]})
-    controls = read("reports/metrics/evaluate.json")["controls"]
-    numbers = {**summary(joined, compare.tie, seed), **by, "controls": controls, "clusters": clusters}
+    controls = jsonl.read_json("reports/metrics/evaluate.json")["controls"]
+    numbers = {
+        **summary(joined, compare, seed),
+        **by,
+        "controls": controls,
+        "clusters": clusters,
+        "shares": compare.shares,
+    }
     jsonl.write_json("reports/metrics/compare.json", numbers)
     # Wide enough for the table where no terminal says how wide it is.
     console = Console(width=None if Console().is_terminal else 160)

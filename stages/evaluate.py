@@ -1,48 +1,33 @@
 """evaluate: what arithmetic can say of the answers, beside golden and beside texts that are known to be wrong.
 
-reads   data/test.jsonl, data/train.jsonl, data/answers/base.jsonl, data/answers/tuned.jsonl,
-        data/raw/<recipe>/vocabulary.json
-writes  data/checks.jsonl, reports/metrics/evaluate.json
-params  evaluate, rules, seed
+reads   data/test.jsonl, data/train.jsonl, data/validation.jsonl, data/samples.jsonl, data/answers/base.jsonl,
+        data/answers/tuned.jsonl, data/presets/base.jsonl, data/presets/tuned.jsonl, data/accepted.jsonl,
+        data/raw/<recipe>/rules
+writes  data/checks.jsonl, reports/metrics/evaluate.json, reports/plots/samples.tsv
+params  evaluate, filter, rules, seed
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
 
-import numpy as np
-
-from stages.lib import facts, jsonl, measures, stats, text
+from stages.lib import bench, checks, density, facts, jsonl, kinds, mixture
+from stages.lib.bench import SYSTEMS, Bench, Numbers, Rows, share
+from stages.lib.checks import Filter, World
 from stages.lib.jsonl import Record
 from stages.lib.params import Count, Fraction, Refusal, Section, run
-
-STRICT = ("type", "name", "facts", "foreign")
-SYSTEMS = ("golden", "base", "tuned")
-Numbers = dict[str, Any]
-Rows = dict[str, list[Record]]
 
 
 class Evaluate(Section):
     """Which figures, and the choices inside them."""
 
-    metrics: list[Literal["rules", "stops", "likelihood", "overlap", "variety", "copies", "length"]]
+    metrics: list[str]
+    checks: list[str]  # what is looked for in every text
+    strict: list[str]  # and which of it a right text must pass, beside ending by itself
     budget: Count  # characters of a sample for distinct-n, which falls with length and so is taken at a fixed one
     draws: Count
     near: Fraction  # containment or Jaccard of 8-grams from which an answer is a near-copy of a training text
-
-
-@dataclass(frozen=True)
-class Bench:
-    """All that a figure may look at: checked texts by system and by control, raw answers, training texts."""
-
-    checks: Rows
-    answers: Rows
-    train: list[str]
-    evaluate: Evaluate
-    seed: int
 
 
 def golden(record: Record) -> str:
@@ -63,117 +48,119 @@ def controls(test: list[Record], seed: int) -> dict[str, dict[str, str]]:
     return found
 
 
-def check(r: Record, system: str, words: str, stopped: bool, rules: facts.Rules, known: facts.Vocabulary) -> Record:
-    """One checked text; strict and all_facts also want that it ended by itself."""
-    hits = facts.check(words, r["type"], r["facts"], rules, known)
-    passed = {rule: not found for rule, found in hits.items()}
-    passed |= {"strict": stopped and all(passed[rule] for rule in STRICT), "all_facts": stopped and passed["all_facts"]}
-    row = {key: r[key] for key in ("id", "item", "type")} | {"system": system, "text": words, "stopped": stopped}
-    return {**row, "checks": passed, "found": hits["all_facts"], **{k: passed[k] for k in ("strict", "all_facts")}}
+def checked(
+    section: Evaluate, system: str, pairs: list[tuple[Record, str, bool]], world: World, held: dict[str, bool]
+) -> list[Record]:
+    """Checked texts of one system: record, text, whether it ended by itself. strict and all_facts want that too.
+
+    `held` overrules the density for texts that it was fitted on: they are judged by a fold that has not seen them.
+    """
+    made = []
+    found = checks.run_all(section.checks, [r for r, _, _ in pairs], [words for _, words, _ in pairs], world)
+    for (r, words, stopped), hits in zip(pairs, found, strict=True):
+        passed = {rule: not hit for rule, hit in hits.items()}
+        if "in_distribution" in passed and r["id"] in held:
+            passed["in_distribution"] = held[r["id"]]
+        passed["strict"] = stopped and all(passed[rule] for rule in section.strict)
+        if "all_facts" in passed:
+            passed["all_facts"] = stopped and passed["all_facts"]
+        row = {key: r[key] for key in ("id", "item", "type")} | {"system": system, "text": words, "stopped": stopped}
+        told = hits.get("all_facts") or [f"{rule}:{hit}" for rule, each in hits.items() for hit in each]
+        made.append({**row, "checks": passed, "found": told, "strict": passed["strict"]})
+    return made
 
 
-def gather(test: list[Record], answers: Rows, rules: facts.Rules, seed: int) -> Rows:
+def gather(
+    test: list[Record], answers: Rows, section: Evaluate, world: World, held: dict[str, bool], seed: int
+) -> Rows:
     """Every text checked, in the order of the test records: golden, the answers, the controls."""
-    known = facts.vocabulary(rules.vocabulary)
     texts = {"golden": {record["id"]: golden(record) for record in test}}
     for name, rows in answers.items():
         texts[name] = {row["id"]: row["text"] for row in rows}
         if texts[name].keys() != texts["golden"].keys() or len(rows) != len(test):
             odd = sorted(texts[name].keys() ^ texts["golden"].keys())
             raise Refusal(f"data/answers/{name}.jsonl: other ids than data/test.jsonl: {odd[:3]}; run `dvc repro`")
-    cut = {(name, row["id"]) for name, rows in answers.items() for row in rows if row["finish"] != "stop"}
-    return {
-        name: [check(r, name, part[r["id"]], (name, r["id"]) not in cut, rules, known) for r in test if r["id"] in part]
-        for name, part in {**texts, **controls(test, seed)}.items()
-    }
+    cut = {(name, row["id"]) for name, rows in answers.items() for row in rows if row.get("finish", "stop") != "stop"}
+    found = {}
+    for name, part in {**texts, **controls(test, seed)}.items():
+        pairs = [(r, part[r["id"]], (name, r["id"]) not in cut) for r in test if r["id"] in part]
+        found[name] = checked(section, name, pairs, world, held if name == "golden" else {})
+    return found
 
 
-def share(rows: list[Record], flags: list[bool]) -> Numbers:
-    return stats.rate(flags, [row["item"] for row in rows]).row()
+def held_out(
+    records: list[Record], section: Evaluate, likely: density.Density, seed: int
+) -> tuple[mixture.Fit | None, dict[str, bool]]:
+    """A density of the held-out golden texts and who of them lies in it, by folds: that of the filter has kept what it
+    finds likely and would find itself confirmed."""
+    if "in_distribution" not in section.checks:
+        return None, {}
+    rows = [{"id": r["id"], "type": r["type"], "text": golden(r)} for r in records]
+    fit = mixture.fit(rows, likely, seed)
+    inside = fit.scores >= fit.model.threshold
+    return fit, dict(zip([r["id"] for r in rows], inside.tolist(), strict=True))
 
 
-def parts(rows: list[Record]) -> Rows:
-    return {kind: [row for row in rows if row["type"] == kind] for kind in sorted({row["type"] for row in rows})}
-
-
-def rules(name: str, bench: Bench) -> Numbers:
-    """The share of texts that pass each rule, strict and all_facts; by type the bare shares of n texts."""
-    rows, kinds = bench.checks[name], parts(bench.checks[name])
-    numbers: Numbers = {rule: share(rows, [row["checks"][rule] for row in rows]) for rule in rows[0]["checks"]}
-    means = {
-        k: {rule: sum(row["checks"][rule] for row in part) / len(part) for rule in numbers} for k, part in kinds.items()
-    }
-    return {**numbers, "by_type": {kind: {"n": len(part), **means[kind]} for kind, part in kinds.items()}}
-
-
-def stops(name: str, bench: Bench) -> Numbers:
-    """How many texts end by themselves, and how many repeat themselves more than 99 of 100 golden texts."""
-    rows = bench.checks[name]
-    usual = np.quantile([measures.repetition(row["text"]) for row in bench.checks["golden"]], 0.99)
-    overrun = [bool(measures.repetition(row["text"]) > usual) for row in rows]
-    return {"stopped": share(rows, [row["stopped"] for row in rows]), "overrun": share(rows, overrun)}
-
-
-def likelihood(name: str, bench: Bench) -> Numbers:
-    """Of the golden completions, stop token included, one mask for both models; the difference in bits per byte."""
-    if name == "golden":
-        return {}
-    bits = {system: {row["id"]: measures.bits(row) for row in rows} for system, rows in bench.answers.items()}
-    clusters = {row["id"]: row["item"] for row in bench.checks["golden"]}
-    less = {} if name == "base" else {"less_base": stats.paired(bits[name], bits["base"], clusters, bench.seed)}
-    return {**measures.likelihood(bench.answers[name]), **less}
-
-
-def overlap(name: str, bench: Bench) -> Numbers:
-    """chrF, BLEU and character ROUGE-L against golden."""
-    if name == "golden":
-        return {}
-    texts, references = ([row["text"] for row in bench.checks[system]] for system in (name, "golden"))
-    scores = [measures.rouge_l(mine, reference) for mine, reference in zip(texts, references, strict=True)]
-    rouge = stats.mean(scores, [row["item"] for row in bench.checks[name]]).row()
-    return {"n": len(texts), **measures.overlap(texts, references), "rouge_l": rouge}
-
-
-def variety(name: str, bench: Bench) -> Numbers:
-    """distinct-n in samples of one size: that of the poorest system, where it has less than the budget."""
-    budget = min(bench.evaluate.budget, *(sum(len(row["text"]) for row in bench.checks[s]) for s in SYSTEMS))
-    texts = {row["id"]: row["text"] for row in bench.checks[name]}
-    drawn = measures.distinct(texts, budget, bench.evaluate.draws, bench.seed)
-    return {"n": len(texts), "characters": budget, **drawn}
-
-
-def copies(name: str, bench: Bench) -> Numbers:
-    """Texts that stand in the training data, word for word or nearly; golden shows what the data itself repeats."""
-    rows, exact = bench.checks[name], {text.key(words) for words in bench.train}
-    close = text.nearest([row["text"] for row in rows], bench.train, 8)
-    near = [max(found.jaccard, found.containment) >= bench.evaluate.near for found in close]
-    return {"near": share(rows, near), "exact": share(rows, [text.key(row["text"]) in exact for row in rows])}
-
-
-def length(name: str, bench: Bench) -> Numbers:
-    """Characters: quartiles, and the sum over that of golden, of all texts and by type."""
-    mine, usual = ({"all": bench.checks[system], **parts(bench.checks[system])} for system in (name, "golden"))
-    counts = {kind: [len(row["text"]) for row in rows] for kind, rows in mine.items()}
-    ratio = {kind: sum(counts[kind]) / sum(len(row["text"]) for row in rows) for kind, rows in usual.items()}
-    return {kind: {**measures.quartiles(counts[kind]), "ratio": ratio[kind]} for kind in counts}
+def sampled(samples: list[Record], validation: list[Record], section: Evaluate, world: World) -> str:
+    """What the answers during training passed, by step, as TSV."""
+    known = {record["id"]: record for record in validation}
+    names = ["stopped", "strict", *section.checks]
+    lines = ["\t".join(["step", "n", *names])]
+    for step in sorted({row["step"] for row in samples}):
+        mine = [(known[row["id"]], row["text"], row["finish"] == "stop") for row in samples if row["step"] == step]
+        rows = checked(section, "", mine, world, {})
+        flags = [{**row["checks"], "stopped": row["stopped"]} for row in rows]
+        means = [sum(flag[name] for flag in flags) / len(flags) for name in names]
+        lines.append("\t".join([str(step), str(len(rows)), *(f"{mean:.4f}" for mean in means)]))
+    return "\n".join(lines) + "\n"
 
 
 METRICS: dict[str, Callable[[str, Bench], Numbers]] = {
-    "rules": rules, "stops": stops, "likelihood": likelihood, "overlap": overlap, "variety": variety,
-    "copies": copies, "length": length,
+    "rules": bench.rules, "stops": bench.stops, "likelihood": bench.likelihood, "overlap": bench.overlap,
+    "variety": bench.variety, "copies": bench.copies, "length": bench.length, "layouts": kinds.layouts,
+    "verses": kinds.verses, "styles": kinds.styles, "decoding": kinds.decoding,
 }  # fmt: skip
 
 
-def main(evaluate: Evaluate, rules: facts.Rules, seed: int) -> None:
+def refuse(section: Evaluate) -> None:
+    """Raises Refusal for a name that is none, before anything is read."""
+    checks.refuse(section.checks, "evaluate.checks")
+    if unknown := [name for name in section.metrics if name not in METRICS]:
+        raise Refusal(f"params.yaml: evaluate.metrics: unknown {unknown[0]!r}; known: {', '.join(METRICS)}")
+    if odd := sorted({*section.strict} - {*section.checks}):
+        raise Refusal(f"params.yaml: evaluate.strict: {odd[0]!r} is not one of evaluate.checks; add it there")
+
+
+def main(evaluate: Evaluate, filter: Filter, rules: facts.Rules, seed: int) -> None:  # noqa: A002
+    refuse(evaluate)
     test = jsonl.read("data/test.jsonl", "id", "item", "type", "facts", "completion")
-    train = [golden(record) for record in jsonl.read("data/train.jsonl", "completion")]
+    validation = jsonl.read("data/validation.jsonl", "id", "item", "type", "facts", "completion")
+    learnt = jsonl.read("data/train.jsonl", "completion", "facts")
+    train = [golden(record) for record in learnt]
     answers = {name: jsonl.read(f"data/answers/{name}.jsonl", "id", "finish") for name in SYSTEMS[1:]}
-    bench = Bench(gather(test, answers, rules, seed), answers, train, evaluate, seed)
-    wrong = {n: share(rows, [r["strict"] for r in rows]) for n, rows in bench.checks.items() if n not in SYSTEMS}
-    numbers = {m: {n: found for n in SYSTEMS if (found := METRICS[m](n, bench))} for m in evaluate.metrics}
+    fit, held = held_out([*validation, *test], evaluate, filter.density, seed)
+    world = checks.world(rules, fit.model if fit else None, train, evaluate.near)
+    found = gather(test, answers, evaluate, world, held, seed)
+    known = {record["id"]: record for record in test}
+
+    def laid(path: str) -> list[Record]:
+        """Rows of a file, each with what its text passes."""
+        rows = jsonl.read(path)
+        triples = [(known[row["id"]], row["text"], row.get("finish", "stop") == "stop") for row in rows]
+        return [{**row, **one} for row, one in zip(rows, checked(evaluate, "", triples, world, {}), strict=True)]
+
+    presets = {name: laid(f"data/presets/{name}.jsonl") for name in SYSTEMS[1:]}
+    figures = (evaluate.budget, evaluate.draws, evaluate.near)
+    table = Bench(found, answers, train, seed, *figures, known, learnt, world, presets)
+    wrong = {n: share(rows, [r["strict"] for r in rows]) for n, rows in found.items() if n not in SYSTEMS}
+    numbers = {m: {n: figure for n in SYSTEMS if (figure := METRICS[m](n, table))} for m in evaluate.metrics}
     head = {"n": len(test), "clusters": len({record["item"] for record in test}), "controls": wrong}
-    jsonl.write("data/checks.jsonl", [row for name in SYSTEMS for row in bench.checks[name]])
-    jsonl.write_json("reports/metrics/evaluate.json", {**head, **numbers})
+    samples = jsonl.read("data/samples.jsonl")
+    jsonl.write("data/checks.jsonl", [row for name in SYSTEMS for row in found[name]])
+    jsonl.write_json(
+        "reports/metrics/evaluate.json", {**head, "accepted": kinds.contract(laid("data/accepted.jsonl")), **numbers}
+    )
+    jsonl.write_text("reports/plots/samples.tsv", sampled(samples, validation, evaluate, world))
 
 
 if __name__ == "__main__":

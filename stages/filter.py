@@ -1,6 +1,6 @@
 """filter: keep what is sound and likely; every dropped record with its reason.
 
-reads   data/cleaned.jsonl, data/raw/<recipe>/vocabulary.json
+reads   data/cleaned.jsonl, data/raw/<recipe>/rules
 writes  data/filtered.jsonl data/dropped.jsonl, models/density, reports/metrics/filter.json, reports/plots/filter.tsv
 params  filter, rules, seed
 """
@@ -13,24 +13,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stages.lib import density, facts, impact, jsonl, mixture, text
+from stages.lib import checks, density, facts, impact, jsonl, mixture, text
+from stages.lib.checks import Filter
 from stages.lib.jsonl import Record
-from stages.lib.params import Fraction, Refusal, Section, run
+from stages.lib.params import Refusal, run
 
 FIELDS = ("id", "item", "type", "facts", "text")
 
 
-class Filter(Section):
-    """A record is dropped by the first rule that hits it; the density comes after all of them."""
-
-    rules: list[str]
-    near_duplicate: Fraction  # Jaccard of character 3-grams; the first of a pair stays
-    density: density.Density
-
-
 @dataclass(frozen=True)
 class Limits:
-    """What the rules go by; `hits` holds what facts.check found in each record."""
+    """What the rules go by; `hits` holds what the checks found in each record."""
 
     near_duplicate: float
     types: dict[str, facts.Contract]
@@ -47,7 +40,7 @@ def _reason(value: float, threshold: float, **more: Any) -> Record:
 
 
 def _found(rule: str) -> Rule:
-    """A rule of facts.check: dropped for one hit, the hits named."""
+    """A check as a rule: dropped for one hit, the hits named."""
 
     def dropped(records: Sequence[Record], limits: Limits) -> dict[str, Record]:
         found = {r["id"]: limits.hits[r["id"]][rule] for r in records}
@@ -86,10 +79,7 @@ def _near(records: Sequence[Record], limits: Limits) -> dict[str, Record]:
     return {records[j]["id"]: reason for j, reason in dropped.items()}
 
 
-RULES: dict[str, Rule] = {
-    "type": _found("type"), "name": _found("name"), "facts": _found("facts"), "foreign": _found("foreign"),
-    "banned": _found("banned"), "all_facts": _found("all_facts"), "length": _length, "exact": _exact, "near": _near,
-}  # fmt: skip
+RULES: dict[str, Rule] = {"length": _length, "exact": _exact, "near": _near}
 
 
 def _row(record: Record, rule: str, reason: Record) -> Record:
@@ -110,15 +100,15 @@ def _complete(records: Sequence[Record], kept: Sequence[Record], dropped: Sequen
 
 def sound(records: Sequence[Record], section: Filter, rules: facts.Rules) -> tuple[list[Record], list[Record]]:
     """What passes the rules, and what does not, by the order of the rules."""
-    if unknown := [rule for rule in section.rules if rule not in RULES]:
-        raise Refusal(f"params.yaml: filter.rules: unknown rule {unknown[0]!r}; known: {', '.join(RULES)}")
+    named = [rule for rule in section.rules if rule not in RULES]
+    checks.refuse(named, f"filter.rules (beside {', '.join(RULES)})")
     if twice := [name for name, n in Counter(r["id"] for r in records).items() if n > 1]:
         raise Refusal(f"data/cleaned.jsonl: the id {twice[0]!r} stands there twice; an id names one record")
-    world = facts.vocabulary(rules.vocabulary)
-    hits = {r["id"]: facts.check(r["text"], r["type"], r["facts"], rules, world) for r in records}
+    found = checks.run_all(named, records, [r["text"] for r in records], checks.world(rules))
+    hits = {r["id"]: row for r, row in zip(records, found, strict=True)}
     limits, left, dropped = Limits(section.near_duplicate, rules.types, hits), list(records), list[Record]()
     for rule in section.rules:
-        reasons = RULES[rule](left, limits)
+        reasons = RULES.get(rule, _found(rule))(left, limits)
         dropped += [_row(r, rule, reasons[r["id"]]) for r in left if r["id"] in reasons]
         left = [r for r in left if r["id"] not in reasons]
     _complete(records, left, dropped)

@@ -1,7 +1,7 @@
 """judge: rubric scores of one system (golden, base or tuned), each text by itself and nobody named.
 
 reads   data/test.jsonl, data/answers/<system>.jsonl (not golden), prompts/<recipe>/judge,
-        data/raw/<recipe>/vocabulary.json
+        data/raw/<recipe>/rules
 writes  data/judgements/<system>.jsonl, reports/metrics/judge/<system>.json
 params  judge, recipe, rules, types
 """
@@ -120,7 +120,7 @@ def main(
     system: Literal["golden", "base", "tuned"], /, judge: Judge, recipe: str, rules: facts.Rules, types: dict[str, str]
 ) -> None:
     records = jsonl.read("data/test.jsonl", "id", "item", "type", "facts", "completion")
-    rubrics, known = rubric.folder(f"prompts/{recipe}/judge"), facts.vocabulary(rules.vocabulary)
+    rubrics, known = rubric.folder(f"prompts/{recipe}/judge"), facts.known(rules)
     if missing := sorted({record["type"] for record in records} - rubrics.keys()):
         raise Refusal(f"prompts/{recipe}/judge: no rubric names the type {missing[0]}; add it to the types of one")
     rows = judgements(records, texts(system, records), rubrics, types, known, judge)

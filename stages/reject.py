@@ -1,6 +1,6 @@
 """reject: for each kept text one that is worse: weak, exaggerated, or with false facts.
 
-reads   data/filtered.jsonl, data/raw/<recipe>/offline, data/raw/<recipe>/vocabulary.json, prompts/<recipe>/reject
+reads   data/filtered.jsonl, data/raw/<recipe>/offline, data/raw/<recipe>/rules, prompts/<recipe>/reject
 writes  data/rejected.jsonl, reports/metrics/reject.json
 params  recipe, reject, rules, seed, teacher, types
 """
@@ -26,7 +26,7 @@ Ask = Callable[[list[tuple[Record, str]]], list[Record | None]]
 
 
 class Reject(Section):
-    """Shares of the kinds; they add up to 1."""
+    """Shares of the kinds; they add up to 1, or are all 0 for a recipe that makes none."""
 
     weak: Share
     exaggerated: Share
@@ -34,8 +34,8 @@ class Reject(Section):
 
     @model_validator(mode="after")
     def _whole(self) -> Reject:
-        if abs(self.weak + self.exaggerated + self.fake - 1) > 1e-9:
-            raise ValueError("weak, exaggerated and fake must add up to 1")
+        if min(abs(self.weak + self.exaggerated + self.fake - whole) for whole in (0, 1)) > 1e-9:
+            raise ValueError("weak, exaggerated and fake must add up to 1, or be 0 all three")
         return self
 
 
@@ -122,10 +122,10 @@ def fill(records: list[Record], reject: Reject, seed: int, ask: Ask) -> list[Rec
 
 def main(recipe: str, reject: Reject, rules: facts.Rules, seed: int, teacher: llm.Chat, types: dict[str, str]) -> None:
     records = jsonl.read("data/filtered.jsonl", "id", "item", "type", "facts", "text")
-    bank, known = Path("data/raw") / recipe / "offline", facts.vocabulary(rules.vocabulary)
+    bank, known = Path("data/raw") / recipe / "offline", facts.known(rules)
     wanted = [kind for kind, share in reject.model_dump().items() if share]
     asked = {kind: prompts.Prompt(Path("prompts") / recipe / "reject" / f"{kind}.md") for kind in wanted}
-    respond, answers = phrases.teacher(bank), list[llm.Answer]()
+    answers: list[llm.Answer] = []
 
     def ask(todo: list[tuple[Record, str]]) -> list[Record | None]:
         calls, rows = [], []
@@ -139,11 +139,13 @@ def main(recipe: str, reject: Reject, rules: facts.Rules, seed: int, teacher: ll
             calls.append(llm.Call(f"{r['id']}/{kind}", asked[kind].messages(**slots), sample, check))
             row = {key: r[key] for key in ("id", "item", "type")}
             rows.append(row | {"kind": kind, "changes": [[true, false] for _, true, false in changes]})
-        fresh = llm.ask(calls, teacher, "teacher", respond, material=bank, earlier=answers, total=len(records))
+        fresh = llm.ask(
+            calls, teacher, "teacher", phrases.teacher(bank), material=bank, earlier=answers, total=len(records)
+        )
         answers.extend(fresh)
         return [None if a.status == "failed" else {**r, "text": a.value} for r, a in zip(rows, fresh, strict=True)]
 
-    rows = fill(records, reject, seed, ask)
+    rows = fill(records, reject, seed, ask) if wanted else []
     jsonl.write("data/rejected.jsonl", rows)
     kinds = Counter(row["kind"] for row in rows)
     shares = {kind: n / len(rows) for kind, n in kinds.items()}

@@ -17,8 +17,8 @@ from .conftest import ROOT
 BRAND = ROOT / "data/raw/brand"
 VALUES = params.load(ROOT / "recipes/brand.yaml")
 TYPES: dict[str, str] = VALUES["types"]
-RULES = facts.Rules.model_validate({**VALUES["rules"], "vocabulary": str(BRAND / "vocabulary.json")})
-KNOWN = facts.vocabulary(RULES.vocabulary)
+RULES = facts.Rules.model_validate({**VALUES["rules"], "folder": str(BRAND / "rules")})
+KNOWN = facts.known(RULES)
 
 
 @cache

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
 from stages import evaluate
-from stages.lib import jsonl
+from stages.lib import checks, jsonl
 from stages.lib.params import Refusal
 from tests import goldens
 
 SETTINGS = evaluate.Evaluate(
-    metrics=["rules", "stops", "likelihood", "overlap", "variety", "copies", "length"], budget=2000, draws=5, near=0.9
-)
+    metrics=["rules", "stops", "likelihood", "overlap", "variety", "copies", "length"], budget=2000, draws=5, near=0.9,
+    checks=["type", "name", "facts", "foreign", "banned", "length", "all_facts"],
+    strict=["type", "name", "facts", "foreign"],
+)  # fmt: skip
+FILTER = checks.Filter.model_validate(goldens.VALUES["filter"])
 TEST, TRAIN = goldens.records(0, 6), goldens.records(6, 10)
 BASE = {row["id"]: f"全新{row['facts']['name']}来了！值得拥有。" for row in TEST}
 CUT = frozenset(row["id"] for row in TEST[:18])
@@ -30,11 +33,15 @@ def folder(toy: Path) -> Path:
     jsonl.write("data/answers/base.jsonl", goldens.answers(TEST, BASE, 2.0))
     tuned = {r["id"]: goldens.text(again) for r, again in zip(TEST, goldens.records(0, 6, seed=1), strict=True)}
     jsonl.write("data/answers/tuned.jsonl", goldens.answers(TEST, tuned, 0.5, CUT))
+    jsonl.write("data/validation.jsonl", TRAIN[:9])
+    jsonl.write("data/accepted.jsonl", jsonl.read("data/answers/tuned.jsonl"))
+    for name in ("samples", "presets/base", "presets/tuned"):
+        jsonl.write(f"data/{name}.jsonl", [])
     return toy
 
 
 def run(settings: evaluate.Evaluate = SETTINGS) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    evaluate.main(evaluate=settings, rules=goldens.RULES, seed=42)
+    evaluate.main(evaluate=settings, filter=FILTER, rules=goldens.RULES, seed=42)
     numbers = json.loads(Path("reports/metrics/evaluate.json").read_text("utf-8"))
     return jsonl.read("data/checks.jsonl", "id", "system", "checks"), numbers
 
@@ -62,7 +69,7 @@ def test_an_answer_that_does_not_stop_is_never_right(folder: Path) -> None:
     assert len(tuned) == 54
     for name, row in tuned.items():
         assert row["stopped"] == (name not in CUT)
-        assert not (name in CUT and (row["strict"] or row["all_facts"]))
+        assert not (name in CUT and (row["strict"] or row["checks"]["all_facts"]))
         assert row["strict"] == row["checks"]["strict"]
     stopped = numbers["stops"]["tuned"]["stopped"]
     assert (stopped["n"], stopped["mean"]) == (54, pytest.approx(36 / 54, abs=1e-6))
@@ -84,7 +91,7 @@ def test_found_names_what_is_wrong(folder: Path) -> None:
     assert failed == {"foreign", "strict", "all_facts"}
     assert "banned:神器" in rows[TEST[2]["id"]]["found"]
     assert rows[TEST[2]["id"]]["strict"], "a banned word is no false fact"
-    assert not rows[TEST[2]["id"]]["all_facts"]
+    assert not rows[TEST[2]["id"]]["checks"]["all_facts"]
 
 
 def test_order_of_answers_changes_no_byte(folder: Path) -> None:
@@ -137,15 +144,39 @@ def test_overlap_is_highest_with_itself(folder: Path) -> None:
 
 def test_only_the_chosen_figures(folder: Path) -> None:
     numbers = run(SETTINGS.model_copy(update={"metrics": ["stops"]}))[1]
-    assert set(numbers) == {"n", "clusters", "controls", "stops"}
-    kind = evaluate.Evaluate.model_fields["metrics"].annotation
-    assert set(get_args(get_args(kind)[0])) == set(evaluate.METRICS)
+    assert set(numbers) == {"n", "clusters", "controls", "accepted", "stops"}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"metrics": ["stop"]}, "evaluate.metrics: unknown 'stop'"),
+        ({"checks": ["typ"]}, "evaluate.checks: unknown check 'typ'"),
+        ({"strict": ["copied"]}, "evaluate.strict: 'copied' is not one of evaluate.checks"),
+    ],
+)
+def test_a_name_that_is_none_is_refused(folder: Path, change: dict[str, Any], says: str) -> None:
+    with pytest.raises(Refusal, match=says):
+        run(SETTINGS.model_copy(update=change))
+
+
+def test_samples_of_the_training_are_checked_by_step(folder: Path) -> None:
+    rows = []
+    for step, words in ((5, "无"), (10, None)):
+        for r in TRAIN[:4]:
+            text = words or goldens.text(r)
+            rows.append({"step": step, "id": r["id"], "text": text, "finish": "stop"})
+    jsonl.write("data/samples.jsonl", rows)
+    run()
+    head, *lines = Path("reports/plots/samples.tsv").read_text().splitlines()
+    table = [dict(zip(head.split("\t"), line.split("\t"), strict=True)) for line in lines]
+    assert [(row["step"], row["n"], row["strict"]) for row in table] == [("5", "4", "0.0000"), ("10", "4", "1.0000")]
 
 
 def test_a_record_alone_has_no_control(folder: Path) -> None:
     jsonl.write("data/test.jsonl", TEST[:1])
-    for name in ("base", "tuned"):
-        jsonl.write(f"data/answers/{name}.jsonl", goldens.answers(TEST[:1], BASE, 2.0))
+    for name in ("answers/base", "answers/tuned", "accepted"):
+        jsonl.write(f"data/{name}.jsonl", goldens.answers(TEST[:1], BASE, 2.0))
     numbers = run()[1]
     assert numbers["controls"]["swapped"] == {
         "n": 0, "clusters": 0, "mean": None, "se": None, "low": None, "high": None,

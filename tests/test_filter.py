@@ -63,7 +63,7 @@ def rules(toy: Path) -> facts.Rules:
     (toy / "vocabulary.json").write_text(json.dumps(WORLD))
     contract = {"forbid": [], "length": [60, 400]}
     values: dict[str, Any] = {
-        "vocabulary": "vocabulary.json", "name": "name", "facts": {"slot": "ingredients", "at_least": 2},
+        "folder": ".", "name": "name", "facts": {"slot": "ingredients", "at_least": 2},
         "foreign": ["ingredients"], "also": [], "banned": ["miracle"], "encouraged": [], "forbid": ["#"],
         "types": {"ad": {"require": ["Click"], **contract}, "note": {"require": ["I "], **contract}},
     }  # fmt: skip
@@ -173,7 +173,7 @@ def test_a_type_that_loses_everything_is_refused_with_rule_and_example(rules: fa
 
 
 def test_refusals(rules: facts.Rules) -> None:
-    with pytest.raises(Refusal, match="unknown rule 'baned'; known: type, name"):
+    with pytest.raises(Refusal, match="unknown check 'baned'; known: type, name"):
         stage.sound(records(), section(rules=["baned"]), rules)
     with pytest.raises(Refusal, match="the id 'p000/ad/0' stands there twice"):
         stage.sound([*records(), records()[0]], section(), rules)

@@ -24,7 +24,7 @@ KNOWN = {
     "effects": ["保湿", "深层保湿", "舒缓", "提亮", "紧致"],
 }
 RULES = facts.Rules(
-    vocabulary="vocabulary.json", name="name", facts=facts.Named(slot="ingredients", at_least=1),
+    folder=".", name="name", facts=facts.Named(slot="ingredients", at_least=1),
     foreign=["ingredients", "numbers"], also=["effects"], banned=[], encouraged=[], forbid=[], types={},
 )  # fmt: skip
 SHEET = {"name": "泛醇修护霜", "ingredients": [{"name": "泛醇"}, {"name": "神经酰胺NP"}], "effects": ["保湿", "舒缓"]}

@@ -74,24 +74,32 @@ class Model(Section):
     fit_on: str  # hash of the records: a threshold is good for the distribution it was fitted on
 
 
-def _gaussian(model: Model, points: Floats) -> Floats:
-    """Log-density of the mixture at points (records, features)."""
+def _parts(model: Model, points: Floats) -> Floats:
+    """Log-density of each weighted component at points (records, features); shape (components, records)."""
     parts = []
     for weight, mean, covariance in zip(model.weights, model.means, model.covariances, strict=True):
         factor = np.linalg.cholesky(np.array(covariance))
         away = np.linalg.solve(factor, (points - np.array(mean)).T)
         constant = points.shape[1] * math.log(2 * math.pi) / 2 + np.log(np.diag(factor)).sum()
         parts.append(math.log(weight) - constant - (away**2).sum(axis=0) / 2)
-    return np.asarray(np.logaddexp.reduce(np.array(parts), axis=0))
+    return np.array(parts)
 
 
 def log_prob(model: Model, records: Sequence[Record]) -> Floats:
     """Log-probability (nats) of records that hold `type` and `text`; -inf where a feature is missing."""
     points = model.units.points(records)
-    total = _gaussian(model, np.nan_to_num(points))
+    total = np.asarray(np.logaddexp.reduce(_parts(model, np.nan_to_num(points)), axis=0))
     for path, table in model.tables.items():
         total += [table.get(str(field(record, path)), table[""]) for record in records]
     return np.where(np.isnan(points).any(axis=1), -np.inf, total)
+
+
+def components(model: Model, records: Sequence[Record]) -> list[int | None]:
+    """The component that each record most likely comes from; None where a feature is missing."""
+    points = model.units.points(records)
+    best = _parts(model, np.nan_to_num(points)).argmax(axis=0).tolist()
+    absent = set(np.flatnonzero(np.isnan(points).any(axis=1)).tolist())
+    return [None if row in absent else place for row, place in enumerate(best)]
 
 
 def load(path: str | Path) -> Model:

@@ -1,8 +1,7 @@
 """A closed world: which words of a text are facts, and does the sheet hold them.
 
-Every ingredient, effect or skin type there is stands in one vocabulary, so that a word of it that the sheet does not
-hold is a false fact; no model has to judge it. Words outside the vocabulary are invisible to this checker.
-"""
+Every ingredient or effect there is stands in one vocabulary, so that a word of it that the sheet does not hold is a
+false fact; no model has to judge it. Words outside the vocabulary are invisible to this checker."""
 
 from __future__ import annotations
 
@@ -20,7 +19,6 @@ from .params import Refusal, Section
 Facts = dict[str, Any]
 Vocabulary = dict[str, list[str]]
 NUMBERS = "numbers"  # the slot that needs no vocabulary: a number with its unit
-# Full-width digits and signs are the same numbers; nothing else of a text is rewritten.
 _NARROW = str.maketrans("０１２３４５６７８９．％", "0123456789.%")
 _NUMBER = re.compile(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)\s?([%‰℃]|[A-Za-z]+|[\u4e00-\u9fff])?")
 _ENUMERATION = re.compile(r"^[ \t]*\d+[.、)）](?!\d)", re.M)  # "1. " opens a list item and states nothing
@@ -54,7 +52,7 @@ class Named(Section):
 class Rules(Section):
     """What a right text is. `foreign` slots decide strict, `also` slots only all_facts."""
 
-    vocabulary: str
+    folder: str  # holds vocabulary.json, and schema.json or rhymes.json for the checks that need them
     name: str  # the fact that must appear word for word; empty for none
     facts: Named
     foreign: list[str]
@@ -65,12 +63,16 @@ class Rules(Section):
     types: dict[str, Contract]
 
 
-def vocabulary(path: str | Path) -> Vocabulary:
+def known(rules: Rules) -> Vocabulary:
     """The closed world, slot to words. Refuses what is not `{slot: [word, ...]}`."""
+    return vocabulary(Path(rules.folder) / "vocabulary.json")
+
+
+def vocabulary(path: str | Path) -> Vocabulary:
     try:
         found = json.loads(Path(path).read_text("utf-8"))
     except FileNotFoundError:
-        raise Refusal(f"{path}: no such file; rules.vocabulary names it") from None
+        raise Refusal(f"{path}: no such file; rules.folder names its folder") from None
     except json.JSONDecodeError as err:
         raise Refusal(f"{path}:{err.lineno}:{err.colno}: not JSON: {err.msg}") from None
     for slot, words in found.items() if isinstance(found, dict) else [("the file", None)]:
@@ -90,7 +92,8 @@ def strings(value: Any) -> list[str]:
 def own(facts: Facts, slot: str) -> list[str]:
     """The sheet's values of a slot; of an object its `name`."""
     values = facts.get(slot, [])
-    return [v["name"] if isinstance(v, dict) else str(v) for v in (values if isinstance(values, list) else [values])]
+    named = [v["name"] if isinstance(v, dict) else str(v) for v in (values if isinstance(values, list) else [values])]
+    return [word for word in named if word]  # an empty cell of a table is no value
 
 
 def _edged(word: str) -> str:
@@ -120,8 +123,8 @@ def _told(text: str, facts: Facts, words: Iterable[str]) -> list[str]:
 
 def _numbers(text: str) -> dict[str, tuple[float, str]]:
     """Every number as written to its (value, unit)."""
-    matches = _NUMBER.finditer(_ENUMERATION.sub("", text.translate(_NARROW)))
-    return {match[0].strip(): (float(match[1]), (match[2] or "").casefold()) for match in matches}
+    found = _NUMBER.finditer(_ENUMERATION.sub("", text.translate(_NARROW)))
+    return {match[0].strip(): (float(match[1]), (match[2] or "").casefold()) for match in found}
 
 
 def _foreign_numbers(text: str, facts: Facts, words: Iterable[str]) -> list[str]:
@@ -192,6 +195,6 @@ def check(text: str, kind: str, facts: Facts, rules: Rules, vocabulary: Vocabula
         "banned": [word for word in rules.banned if word.casefold() in text.casefold()],
         "length": [] if low <= len(text) <= high else [str(len(text))],
     }
-    wider = foreign(text, facts, vocabulary, rules.also) + second_names(text, facts, vocabulary)
-    hits["all_facts"] = [f"{rule}:{hit}" for rule, each in hits.items() for hit in each] + wider
+    hits["all_facts"] = [f"{rule}:{hit}" for rule, each in hits.items() for hit in each]
+    hits["all_facts"] += foreign(text, facts, vocabulary, rules.also) + second_names(text, facts, vocabulary)
     return hits

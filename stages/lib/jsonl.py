@@ -40,6 +40,14 @@ def read(path: str | Path, *keys: str) -> list[Record]:
     return records
 
 
+def read_json(path: str | Path) -> Any:
+    """One value (a metrics file); Refusal where the stage that writes it has not run."""
+    try:
+        return json.loads(Path(path).read_text("utf-8"))
+    except FileNotFoundError:
+        raise Refusal(f"{path}: no such file; `dvc repro` makes it") from None
+
+
 def _replace(path: Path, fill: Callable[[Path], None]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

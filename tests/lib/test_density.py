@@ -124,3 +124,16 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="components"):
         section(components=0)
     assert isinstance(Model.model_validate_json(json.dumps(model)), Model)
+
+
+def test_the_component_a_record_comes_from() -> None:
+    records = layouts(300)
+    model = mixture.fit(records, section(relative=["width"]), 0).model
+    narrow, wide = ({"id": "n", "type": "a", "text": json.dumps(size)} for size in
+                    ({"width": 40.0, "height": 200.0}, {"width": 120.0, "height": 90.0}))  # fmt: skip
+    assert len(model.weights) == 2
+    first, second, absent = density.components(model, [narrow, wide, {"id": "x", "type": "a", "text": "{"}])
+    assert {first, second} == {0, 1}
+    assert absent is None
+    shares = [density.components(model, records).count(place) / 300 for place in (first, second)]
+    assert shares == pytest.approx([0.4, 0.6], abs=0.08)

@@ -15,7 +15,7 @@ from stages.lib import facts, jsonl
 from stages.lib.params import Refusal
 
 ROOT = Path(__file__).resolve().parents[2]
-WORLD = facts.vocabulary(ROOT / "data/raw/brand/vocabulary.json")
+WORLD = facts.vocabulary(ROOT / "data/raw/brand/rules/vocabulary.json")
 PRODUCTS = jsonl.read(ROOT / "data/raw/brand/products.jsonl", "id", "name", "ingredients")
 SLOTS = ["ingredients", "effects", "skin_types"]
 
@@ -35,7 +35,7 @@ SHEET: dict[str, Any] = {
 
 def rules(**changes: Any) -> facts.Rules:
     values: dict[str, Any] = {
-        "vocabulary": "v.json", "name": "name", "facts": {"slot": "ingredients", "at_least": 2},
+        "folder": ".", "name": "name", "facts": {"slot": "ingredients", "at_least": 2},
         "foreign": ["ingredients", "numbers"], "also": ["effects"], "banned": ["YYDS", "神器"], "encouraged": [],
         "forbid": ["#"],
         "types": {"ad": {"require": ["^现在", "点击.{0,9}$"], "forbid": ["第一"], "length": [10, 60]}},
@@ -242,3 +242,10 @@ def test_the_world_of_the_recipe_is_closed_and_holds_every_sheet() -> None:
         assert facts.foreign(json.dumps([p["usage"], p["claims"]], ensure_ascii=False), {"x": [values, p["ingredients"],
             p["effects"], p["category"]]}, WORLD, ["ingredients", "effects", "skin_types"]) == []  # fmt: skip
     assert not any(c in string.ascii_lowercase for words in WORLD.values() for word in words for c in word)
+
+
+def test_an_empty_value_is_none() -> None:
+    """A cell that a table leaves empty must neither pass as a fact nor break the search for words."""
+    assert facts.own({"input": "", "words": ["a", ""]}, "input") == []
+    assert facts.own({"input": "", "words": ["a", ""]}, "words") == ["a"]
+    assert facts.named("anything", {"input": ""}, "input", {}) == []

@@ -23,7 +23,7 @@ KEPT = ROOT / "recipes/brand.yaml"  # the active params may be another recipe's
 RECIPE = ACTIVE if ACTIVE["recipe"] == "brand" else YAML(typ="safe", pure=True).load(KEPT.read_text("utf-8"))
 TYPES: dict[str, str] = RECIPE["types"]
 RULES = facts.Rules.model_validate(RECIPE["rules"])
-WORLD = facts.vocabulary(ROOT / RULES.vocabulary)
+WORLD = facts.vocabulary(ROOT / RULES.folder / "vocabulary.json")
 PRODUCTS = jsonl.read(ROOT / "data/raw/brand/products.jsonl", "id", "name")
 PROMPTS = {name: prompts.folder(ROOT / "prompts/brand" / name) for name in ("generate", "clean", "reject")}
 STRICT = ("type", "name", "facts", "foreign", "banned", "length")

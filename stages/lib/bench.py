@@ -1,0 +1,103 @@
+"""Figures of one system's answers beside golden's: each a function of a system's name and the bench it stands on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import measures, stats, text
+from .checks import World
+from .jsonl import Record
+
+Numbers = dict[str, Any]
+Rows = dict[str, list[Record]]
+SYSTEMS = ("golden", "base", "tuned")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """All that a figure may look at."""
+
+    checks: Rows  # checked texts by system and by control
+    answers: Rows  # raw answers by system
+    train: list[str]  # training texts
+    seed: int
+    budget: int  # characters of a sample for distinct-n, which falls with length
+    draws: int
+    near: float  # containment or Jaccard of 8-grams from which an answer is a near-copy of a training text
+    records: dict[str, Record]  # test records by id
+    learnt: list[Record]  # training records
+    world: World
+    presets: Rows  # by system: other searches, each row with its preset, its seed and whether it is strict
+
+
+def share(rows: list[Record], flags: list[bool]) -> Numbers:
+    return stats.rate(flags, [row["item"] for row in rows]).row()
+
+
+def parts(rows: list[Record]) -> Rows:
+    return {kind: [row for row in rows if row["type"] == kind] for kind in sorted({row["type"] for row in rows})}
+
+
+def rules(name: str, bench: Bench) -> Numbers:
+    """The share of texts that pass each rule, strict and all_facts; by type the bare shares of n texts."""
+    rows, kinds = bench.checks[name], parts(bench.checks[name])
+    numbers: Numbers = {rule: share(rows, [row["checks"][rule] for row in rows]) for rule in rows[0]["checks"]}
+    means = {
+        k: {rule: sum(row["checks"][rule] for row in part) / len(part) for rule in numbers} for k, part in kinds.items()
+    }
+    return {**numbers, "by_type": {kind: {"n": len(part), **means[kind]} for kind, part in kinds.items()}}
+
+
+def stops(name: str, bench: Bench) -> Numbers:
+    """How many texts end by themselves, and how many repeat themselves more than 99 of 100 golden texts."""
+    rows = bench.checks[name]
+    usual = np.quantile([measures.repetition(row["text"]) for row in bench.checks["golden"]], 0.99)
+    overrun = [bool(measures.repetition(row["text"]) > usual) for row in rows]
+    return {"stopped": share(rows, [row["stopped"] for row in rows]), "overrun": share(rows, overrun)}
+
+
+def likelihood(name: str, bench: Bench) -> Numbers:
+    """Of the golden completions, stop token included, one mask for both models; the difference in bits per byte."""
+    if name == "golden":
+        return {}
+    bits = {system: {row["id"]: measures.bits(row) for row in rows} for system, rows in bench.answers.items()}
+    clusters = {row["id"]: row["item"] for row in bench.checks["golden"]}
+    less = {} if name == "base" else {"less_base": stats.paired(bits[name], bits["base"], clusters, bench.seed)}
+    return {**measures.likelihood(bench.answers[name]), **less}
+
+
+def overlap(name: str, bench: Bench) -> Numbers:
+    """chrF, BLEU and character ROUGE-L against golden."""
+    if name == "golden":
+        return {}
+    texts, references = ([row["text"] for row in bench.checks[system]] for system in (name, "golden"))
+    scores = [measures.rouge_l(mine, reference) for mine, reference in zip(texts, references, strict=True)]
+    rouge = stats.mean(scores, [row["item"] for row in bench.checks[name]]).row()
+    return {"n": len(texts), **measures.overlap(texts, references), "rouge_l": rouge}
+
+
+def variety(name: str, bench: Bench) -> Numbers:
+    """distinct-n in samples of one size: that of the poorest system, where it has less than the budget."""
+    budget = min(bench.budget, *(sum(len(row["text"]) for row in bench.checks[s]) for s in SYSTEMS))
+    texts = {row["id"]: row["text"] for row in bench.checks[name]}
+    drawn = measures.distinct(texts, budget, bench.draws, bench.seed)
+    return {"n": len(texts), "characters": budget, **drawn}
+
+
+def copies(name: str, bench: Bench) -> Numbers:
+    """Texts that stand in the training data, word for word or nearly; golden shows what the data itself repeats."""
+    rows, exact = bench.checks[name], {text.key(words) for words in bench.train}
+    close = text.nearest([row["text"] for row in rows], bench.train, 8)
+    near = [max(found.jaccard, found.containment) >= bench.near for found in close]
+    return {"near": share(rows, near), "exact": share(rows, [text.key(row["text"]) in exact for row in rows])}
+
+
+def length(name: str, bench: Bench) -> Numbers:
+    """Characters: quartiles, and the sum over that of golden, of all texts and by type."""
+    mine, usual = ({"all": bench.checks[system], **parts(bench.checks[system])} for system in (name, "golden"))
+    counts = {kind: [len(row["text"]) for row in rows] for kind, rows in mine.items()}
+    ratio = {kind: sum(counts[kind]) / sum(len(row["text"]) for row in rows) for kind, rows in usual.items()}
+    return {kind: {**measures.quartiles(counts[kind]), "ratio": ratio[kind]} for kind in counts}
