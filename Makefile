@@ -8,7 +8,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help setup repro report test lint recipe lock bench
+.PHONY: help setup repro report test lint recipe base lock bench
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,9 +40,15 @@ test: setup lint ## everything a commit must pass
 recipe: ## copy recipes/NAME.yaml over params.yaml (FORCE=1 drops local edits)
 	@test -f "recipes/$(NAME).yaml" || { echo "make recipe NAME=...; there are: $(basename $(notdir $(wildcard recipes/*.yaml)))"; exit 1; }
 	@known=; for file in recipes/*.yaml; do cmp -s $$file params.yaml && known=1; done; \
-	if [ -z "$$known$(FORCE)" ] && ! git diff --quiet HEAD -- params.yaml; then \
-	  echo "params.yaml holds edits that are in no commit; commit them, or FORCE=1 to drop them"; exit 1; fi
+	if [ -z "$${known}$(FORCE)" ] && ! git diff --quiet HEAD -- params.yaml; then \
+	  echo "params.yaml holds edits that are in no commit and in no recipe. Keep them: cp params.yaml recipes/mine.yaml"; \
+	  echo "(then make recipe NAME=mine brings them back), or commit them. Drop them: make recipe NAME=$(NAME) FORCE=1"; exit 1; fi
 	@cp "recipes/$(NAME).yaml" params.yaml && echo "params.yaml is now recipes/$(NAME).yaml; next: dvc repro"
+
+base: setup ## train the tiny base model of the active recipe anew and ship it (models/shipped)
+	@name=$$(awk '$$1 == "recipe:" {print $$2}' params.yaml); \
+	ANNEAL_REBUILD=1 dvc repro --force --single-item base && rm -rf models/shipped/$$name && \
+	cp -r models/base models/shipped/$$name && dvc commit --force base && du -sh models/shipped
 
 bench: setup ## every measured claim, each a ratio against a named peer in the same run
 	@for script in bench/*.py; do echo "== $$script"; OMP_NUM_THREADS=1 python $$script || exit 1; done

@@ -20,13 +20,19 @@ import pytest
 from .conftest import ROOT, Stage, load_yaml, pipeline
 
 PIPELINE = pipeline()
-LIGHT = ["generate", "clean", "filter", "reject", "format", "split"]
+LIGHT = ["base", "generate", "clean", "filter", "reject", "format", "split"]
 LIGHT += ["evaluate", "judge@golden", "judge@base", "judge@tuned", "compare"]
-# The base comes last: the others start from the one that is shipped.
-HEAVY = ["train", "align", "merge", "answer@base", "answer@tuned", "base"]
+HEAVY = ["train", "align", "merge", "answer@base", "answer@tuned", "accept"]
 ITEMS = 16
 # A few steps of a small model: what is learnt does not matter here, only that it is the same twice.
-SMALL = ["base.steps=4", "train.epochs=1", "split.test=0.2", "split.validation=0.2", "answer.decode.max_new_tokens=8"]
+SMALL = [
+    "base.steps=4",
+    "base.warmup_steps=2",
+    "train.epochs=1",
+    "split.test=0.2",
+    "split.validation=0.2",
+    "answer.decode.max_new_tokens=8",
+]
 
 
 def run(folder: Path, stage: Stage) -> None:
@@ -55,7 +61,7 @@ def alone(stage: Stage, full: Path, folder: Path) -> None:
     for package in ("stages/__init__.py", "stages/lib/__init__.py"):
         copy(package, full, folder)
     values = load_yaml(full / "params.yaml")
-    (folder / "params.yaml").write_text(dumps_yaml({key: values[key] for key in stage.params}), "utf-8")
+    (folder / "params.yaml").write_text(dumps_yaml({key: values[key] for key in ("privacy", *stage.params)}), "utf-8")
 
 
 def contents(folder: Path, paths: set[str]) -> dict[str, bytes]:
@@ -83,6 +89,10 @@ def answer(full: Path) -> None:
     ]
     base = [row(r, g[:9] * 4, "length", 90 + n) for n, (r, g) in enumerate(zip(test, reversed(goldens), strict=True))]
     (full / "data/answers/tuned.jsonl").write_text("".join(tuned), "utf-8")
+    (full / "data/accepted.jsonl").write_text("".join(tuned), "utf-8")
+    (full / "data/presets").mkdir()
+    for name in ("samples", "presets/base", "presets/tuned"):
+        (full / f"data/{name}.jsonl").write_text("", "utf-8")
     (full / "data/answers/base.jsonl").write_text("".join(base), "utf-8")
 
 
@@ -92,7 +102,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from dvc.utils.hydra import apply_overrides
 
     folder = tmp_path_factory.mktemp("full")
-    for path in ("stages", "prompts", "data/raw", "models/base", "params.yaml", "dvc.yaml"):
+    for path in ("stages", "prompts", "data/raw", "models/shipped", "params.yaml", "dvc.yaml"):
         copy(path, ROOT, folder)
     apply_overrides(folder / "params.yaml", SMALL)
     items = folder / load_yaml(folder / "params.yaml")["generate"]["items"]

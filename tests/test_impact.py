@@ -32,7 +32,7 @@ done
 """
 
 # What follows a change of: the comparison, the tuned model's answers, all answers, the judge, the records.
-TUNED = "answer@tuned evaluate judge@tuned compare"
+TUNED = "answer@tuned accept evaluate judge@tuned compare"
 ANSWERS = f"answer@base judge@base {TUNED}"
 JUDGES = "judge@base judge@golden judge@tuned compare"
 SPLIT = f"split train align merge judge@golden {ANSWERS}"
@@ -43,8 +43,10 @@ GENERATE = f"generate {CLEAN}"
 BASE = f"base {FORMAT}"
 
 PARAMS = {
+    "accept.candidates": "accept evaluate compare",
     "align.method": f"align merge {TUNED}",
     "answer.decode.max_new_tokens": ANSWERS,
+    "answer.presets": ANSWERS,
     "base.corpus": BASE,
     "base.steps": BASE,
     "clean.max_attempts": CLEAN,
@@ -62,7 +64,7 @@ PARAMS = {
     "recipe": GENERATE,
     "reject.weak": f"reject {FORMAT}",
     "rules.banned": FILTER,
-    "rules.vocabulary": FILTER,
+    "rules.folder": FILTER,
     "seed": FILTER,
     "split.test": SPLIT,
     "teacher.model": GENERATE,
@@ -83,8 +85,9 @@ FILES = {
     "prompts/$/judge": JUDGES,
     "data/raw/$/products.jsonl": GENERATE,
     "data/raw/$/offline": GENERATE,
-    "data/raw/$/vocabulary.json": FILTER,
+    "data/raw/$/rules": FILTER,
     "data/raw/$/base": BASE,
+    "models/shipped": BASE,
     "stages/base.py": BASE,
     "stages/generate.py": GENERATE,
     "stages/clean.py": CLEAN,
@@ -96,6 +99,7 @@ FILES = {
     "stages/align.py": f"align merge {TUNED}",
     "stages/merge.py": f"merge {TUNED}",
     "stages/answer.py": ANSWERS,
+    "stages/accept.py": "accept evaluate compare",
     "stages/evaluate.py": "evaluate compare",
     "stages/judge.py": JUDGES,
     "stages/compare.py": "compare",
@@ -103,17 +107,20 @@ FILES = {
 
 # What a module costs, and the modules under stages/lib that cost it.
 MODULES = {
-    f"base {GENERATE}": "jsonl params prompts",
-    GENERATE: "calls ledger limit llm loop offline phrases provider reply",
-    FILTER: "density facts features impact mixture text",
-    BASE: "corpus model pretraining probes tiny",
-    FORMAT: "chat rows template",
+    f"base {GENERATE}": "jsonl params privacy prompts",
+    GENERATE: "chunks essays markdown meta pii plain table text",
+    f"{GENERATE} answer@base judge@base": "calls ledger limit llm loop offline phrases provider reply",
+    FILTER: "checks density facts features impact layout mixture verse",
+    BASE: "corpus documents grammar model pretraining probes tiny",
+    FORMAT: "budget chat rows template wordings",
     SPLIT: "leakage",
-    f"train align merge {TUNED}": "training",
+    f"train align merge {TUNED}": "lora sampling training",
+    f"train align merge answer@base judge@base {TUNED}": "decode",
     f"merge {TUNED}": "adapter",
-    ANSWERS: "decode",
+    ANSWERS: "presets search served",
     JUDGES: "checker rubric",
-    "evaluate compare": "measures stats",
+    "accept evaluate compare": "constrain ladder stats",
+    "evaluate compare": "authors bench kinds measures spans style variety",
 }
 FILES |= {f"stages/lib/{name}.py": cost for cost, names in MODULES.items() for name in names.split()}
 
@@ -121,13 +128,13 @@ ASKED = [
     "train.lr",
     "judge.model",
     "answer.decode.max_new_tokens",
-    "rules.vocabulary",
+    "rules.folder",
     "recipe",
     "split.test",
     "prompts/$/judge",
     "prompts/$/format",
     "stages/lib/rubric.py",
-    "data/raw/$/vocabulary.json",
+    "data/raw/$/rules",
 ]
 
 
@@ -335,3 +342,33 @@ def test_an_experiment_changes_one_line_and_runs_what_follows(finished: Path, tm
     changed = git(checkout, "diff", "--unified=0", "params.yaml").splitlines()[5:]
     assert [line[0] for line in changed] == ["-", "+"]
     assert changed[1] == "+  lr: 2e-05"
+
+
+def test_going_back_to_a_recipe_runs_nothing(finished: Path, tmp_path: Path) -> None:
+    """The stubs write other bytes on every run: what is there again afterwards came out of the cache."""
+    checkout = shutil.copytree(finished, tmp_path / "checkout")
+    params = checkout / "params.yaml"
+    here = params.read_text("utf-8")
+    others = [path for path in sorted((ROOT / "recipes").glob("*.yaml")) if path.read_text("utf-8") != here]
+    assert others
+
+    def repro() -> tuple[set[str], dict[str, bytes]]:
+        for path in sources(checkout):
+            stand_in(checkout, path)
+        words = [sys.executable, "-m", "dvc", "repro"]
+        done = subprocess.run(words, cwd=checkout, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        outs = set().union(*(stage.writes for stage in pipeline(checkout).values()))
+        files = [f for out in outs for f in [checkout / out, *(checkout / out).rglob("*")] if f.is_file()]
+        ran = set(re.findall(r"Running stage '([^']+)'", done.stdout))
+        return ran, {str(f.relative_to(checkout)): f.read_bytes() for f in files}
+
+    none, before = repro()
+    assert none == set()
+    params.write_text(others[0].read_text("utf-8"), "utf-8")
+    away, between = repro()
+    assert away == set(pipeline())
+    assert between.keys() == before.keys()
+    assert not set(between.values()) & set(before.values())
+    params.write_text(here, "utf-8")
+    assert repro() == (set(), before)

@@ -57,7 +57,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shell(folder, "git", "config", name, value)
     shell(folder, "git", "commit", "-qm", "a clone")
     printed = shell(folder, "dvc", "repro")
-    assert "base" not in ran(printed), "a clone must not build the shipped base again"
+    assert "base: step" not in printed, "a clone must not build the shipped base again"
     # Not the last stage: where all its inputs come out as the committed lock has them, compare has nothing to do.
     assert "judge@tuned" in ran(printed)
     return folder
@@ -148,7 +148,7 @@ def test_a_judge_prompt_reruns_judges_only_and_asks_no_teacher(clone: Path) -> N
 
 def test_a_learning_rate_reruns_what_it_affects(clone: Path) -> None:
     printed = shell(clone, "dvc", "exp", "run", "-S", "train.lr=2e-4", "-S", "train.epochs=1")
-    expected = {"train", "align", "merge", "answer@tuned", "evaluate", "judge@tuned", "compare"}
+    expected = {"train", "align", "merge", "answer@tuned", "accept", "evaluate", "judge@tuned", "compare"}
     assert set(ran(printed)) == expected
     changed = shell(clone, "git", "diff", "--unified=0", "params.yaml")
     assert len(re.findall(r"^\+[^+]", changed, re.M)) == 2
