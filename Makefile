@@ -8,10 +8,10 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help setup repro report test lint recipe base lock bench
+.PHONY: help setup repro report blind label unblind blind-serve test lint recipe base lock bench
 
 help: ## what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.lock ## the environment, from the lock in requirements.txt
 
@@ -28,6 +28,18 @@ repro: setup ## from source material to a judged, merged model, then the report
 
 report: setup ## what changed against BASE (main): reports/summary.md and reports/index.html
 	@python -m stages.report $(BASE)
+
+blind: setup ## a page that asks people which text is better (N=40 PAIR="tuned:base" QUESTION="..." FORCE=1)
+	@python -m stages.blind build --n $(or $(N),40) $(addprefix --pair ,$(PAIR)) --question "$$QUESTION" $(if $(FORCE),--force)
+
+label: setup ## the same for scores: people give the rubric's 1 to 5 (N=20 QUESTION="..." FORCE=1)
+	@python -m stages.blind label --n $(or $(N),20) --question "$$QUESTION" $(if $(FORCE),--force)
+
+blind-serve: setup ## hand these pages out on this machine and keep the votes in data/human
+	@python -m stages.blind serve
+
+unblind: setup ## open the key and count: reports/metrics/human.json
+	@python -m stages.blind unblind
 
 lint: setup ## ruff and mypy
 	ruff check stages tests bench

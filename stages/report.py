@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stages.lib import conduct, evidence, html, jsonl, material, process, results, revision, sieve
+from stages.lib import conduct, evidence, html, jsonl, material, people, process, results, revision, sieve
 from stages.lib.evidence import SYSTEMS
 from stages.lib.figures import figure
 from stages.lib.html import Safe, el
@@ -33,6 +33,7 @@ SECTIONS: dict[str, Callable[[Snapshot, Snapshot], Safe]] = {
     "Decoding": conduct.decoding,
     "Kinds of text": conduct.kinds,
     "Side by side": results.browser,
+    "People": people.section,
     "Changes": process.changed,
     "Data funnel": material.funnel,
     "Filter": sieve.impact,

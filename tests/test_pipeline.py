@@ -83,8 +83,8 @@ def of(script: str) -> list[Stage]:
 def test_every_stage_of_the_map_exists_and_every_script_is_on_it() -> None:
     assert len(SCRIPTS) >= 14
     outside = set(STAGE_FILES) - set(SCRIPTS)
-    # The report compares git revisions, which no DVC dependency can name.
-    assert outside == {"stages/report.py"}
+    # The report compares git revisions, which no DVC dependency can name; people vote when they have time.
+    assert outside == {"stages/blind.py", "stages/report.py"}
     assert set(SCRIPTS) <= set(STAGE_FILES)
 
 
@@ -240,7 +240,7 @@ def test_heavy_libraries_are_imported_where_they_are_used() -> None:
     assert loaded & HEAVY == set()
 
 
-@pytest.mark.parametrize("script", [*SCRIPTS, "stages/report.py"])
+@pytest.mark.parametrize("script", [*SCRIPTS, "stages/blind.py", "stages/report.py"])
 def test_help_is_the_docstring_and_quick(script: str, tmp_path: Path) -> None:
     module = script.removesuffix(".py").replace("/", ".")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

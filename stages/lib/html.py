@@ -174,12 +174,13 @@ def _hash(source: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"
 
 
-def page(title: str, body: Safe, style: str, script: str) -> str:
-    """A whole document that asks for nothing and runs nothing but `script`."""
+def page(title: str, body: Safe, style: str, script: str, connect: str = "'none'") -> str:
+    """A whole document that asks for nothing (but of `connect`) and runs nothing but `script`."""
     for source in (style, script):
         if "</" in source:
             raise ValueError("a style or script that holds '</' would end early")
     policy = f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'"
+    policy += f"; connect-src {connect}"
     head = join(
         Safe('<meta charset="utf-8">'),
         Safe(f'<meta http-equiv="Content-Security-Policy" content="{policy}; form-action \'none\'">'),

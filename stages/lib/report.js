@@ -82,7 +82,16 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "j") move(1);
   if (event.key === "k") move(-1);
 });
-// report#p001/paid_ad/0 opens at that record.
-const wanted = decodeURIComponent(location.hash.slice(1));
-place = Math.max(rows.findIndex((row) => row.id === wanted), 0);
+// report#p001/paid_ad/0 opens at that record, and so does a link to it on this page.
+const open = () => {
+  const wanted = decodeURIComponent(location.hash.slice(1));
+  const found = rows.findIndex((row) => row.id === wanted);
+  if (found < 0) return;
+  shown = rows;
+  place = found;
+  draw();
+  at("record").scrollIntoView();
+};
+window.addEventListener("hashchange", open);
 draw();
+open();

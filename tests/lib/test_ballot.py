@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.lib import ballot
+from stages.lib.ballot import Vote
+from stages.lib.params import Refusal
+
+SHEET = "ab" * 32
+
+
+def vote(number: int = 0, choice: Any = "left", rater: str = "Anna", **more: Any) -> Vote:
+    return Vote(
+        **{"sheet": SHEET, "rater": rater, "id": f"{number:012x}", "choice": choice, "reasons": [], "ms": 900} | more
+    )
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    votes = [vote(1, reasons=["voice"]), vote(2, "tie", rater="李 雷"), vote(3, "5")]
+    ballot.append(tmp_path / "human", votes[:1])
+    ballot.append(tmp_path / "human", votes[1:])
+    assert sorted(p.name for p in (tmp_path / "human").iterdir()) == ["Anna.jsonl", "李 雷.jsonl"]
+    assert ballot.read(tmp_path / "human") == [votes[0], votes[2], votes[1]]
+    assert ballot.parse(ballot.lines(votes)) == votes
+    assert ballot.read(tmp_path / "nowhere") == []
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        ({"rater": "../x"}, "rater: .*a name is"),
+        ({"rater": ".hidden"}, "rater: .*a name is"),
+        ({"rater": "a/b"}, "rater: .*a name is"),
+        ({"rater": ""}, "rater: .*a name is"),
+        ({"rater": "x" * 41}, "rater: .*a name is"),
+        ({"rater": "a\n"}, "rater: .*a name is"),
+        ({"rater": "e\u0301"}, "rater: .*a name is"),
+        ({"choice": "both"}, "choice: "),
+        ({"choice": 3}, "choice: "),
+        ({"reasons": ["other"]}, "reasons.0: "),
+        ({"ms": -1}, "ms: "),
+        ({"ms": 1.5}, "ms: "),
+        ({"id": "x" * 12}, "id: "),
+        ({"sheet": "ab"}, "sheet: "),
+        ({"system": "tuned"}, "system: "),
+    ],
+)
+def test_what_is_no_vote_is_named(edit: dict[str, Any], words: str) -> None:
+    good = ballot.lines([vote()])
+    bad = json.dumps(vote().model_dump() | edit).encode()
+    with pytest.raises(ballot.Unreadable, match=f"^2: {words}"):
+        ballot.parse(good + bad)
+
+
+def test_a_broken_line_is_refused_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"{}\n" + ballot.lines([vote()]))
+    with pytest.raises(Refusal, match=r"a\.jsonl:1: "):
+        ballot.read(tmp_path)
+
+
+def test_half_a_line_was_never_confirmed_and_a_missing_break_is_none(tmp_path: Path) -> None:
+    path, whole = tmp_path / "Anna.jsonl", ballot.lines([vote(1), vote(2)])
+    path.write_bytes(whole + ballot.lines([vote(3)])[:40])
+    assert ballot.read(tmp_path) == [vote(1), vote(2)]
+    ballot.append(tmp_path, [vote(4)])
+    assert path.read_bytes() == whole + ballot.lines([vote(4)])
+    # An editor that drops the last line break drops no vote.
+    path.write_bytes(whole.rstrip(b"\n"))
+    assert ballot.read(tmp_path) == [vote(1), vote(2)]
+    ballot.append(tmp_path, [vote(4)])
+    assert path.read_bytes() == whole + ballot.lines([vote(4)])
+
+
+def test_a_disk_that_takes_half_a_line_leaves_the_file_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ballot.append(tmp_path, [vote(1)])
+    before, real = (tmp_path / "Anna.jsonl").read_bytes(), ballot.os.write
+    monkeypatch.setattr(ballot.os, "write", lambda handle, raw: real(handle, raw[:30]))
+    with pytest.raises(OSError, match="not written whole"):
+        ballot.append(tmp_path, [vote(2)])
+    assert (tmp_path / "Anna.jsonl").read_bytes() == before
+
+
+def test_the_last_word_stands() -> None:
+    votes = [vote(1), vote(2), vote(1, "right"), vote(1, rater="Bo"), vote(2, "undo"), vote(3, "undo"), vote(4, "skip")]
+    assert ballot.standing(votes) == [vote(1, "right"), vote(1, rater="Bo"), vote(4, "skip")]
+    assert ballot.standing(votes + votes) == ballot.standing(votes)
+    assert ballot.standing([vote(1), vote(2), vote(1, "right")]) == [vote(2), vote(1, "right")], (
+        "in the order of voting"
+    )
+    other = vote(1, sheet="cd" * 32)
+    assert ballot.standing([vote(1), other]) == [vote(1), other]
