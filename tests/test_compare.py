@@ -45,7 +45,10 @@ def folder(toy: Path) -> Path:
 
 def run(tie: float = 0.05) -> dict[str, Any]:
     compare.main(
-        compare=compare.Compare(tie=tie, shares=["strict", "all_facts", "stop_rate", "name", "facts", "type"]), seed=42
+        compare=compare.Compare(
+            tie=tie, margin=0.1, shares=["strict", "all_facts", "stop_rate", "name", "facts", "type"]
+        ),
+        seed=42,
     )
     numbers: dict[str, Any] = json.loads(Path("reports/metrics/compare.json").read_text("utf-8"))
     return numbers
@@ -123,9 +126,11 @@ def test_a_failure_is_no_score_and_no_comparison(folder: Path) -> None:
     numbers = run()
     assert numbers["overall"]["base"]["score"] is None
     assert numbers["overall"]["base"]["bounds"] == [1, 5]
-    assert numbers["difference"] == {
-        "n": 0, "clusters": 0, "mean": None, "se": None, "low": None, "high": None, "p": None, "detectable": None,
-    }  # fmt: skip
+    nothing = ("mean", "se", "low", "high", "p", "detectable", "p_equivalent")
+    assert [numbers["difference"][key] for key in nothing] == [None] * 7
+    assert (numbers["difference"]["n"], numbers["difference"]["left_out"]["unscored"]) == (0, 20)
+    assert numbers["difference"]["sentence"] == "not decided: empty: there is nothing to measure"
+    assert numbers["difference"]["bounds"][0] < 0 < numbers["difference"]["bounds"][1]
 
 
 def test_no_difference_is_called_none(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,6 +140,8 @@ def test_no_difference_is_called_none(folder: Path, capsys: pytest.CaptureFixtur
     assert gap["low"] < 0 < gap["high"]
     assert gap["p"] > 0.05
     assert gap["detectable"] > abs(gap["mean"])
+    assert gap["state"] == "open"
+    assert f"a true difference of {gap['detectable']:.2f} would show 4 times in 5" in gap["sentence"]
     assert "~ " in capsys.readouterr().out.split("all ")[-1]
 
 
@@ -191,3 +198,39 @@ def test_systems_with_different_records_are_refused(folder: Path) -> None:
     jsonl.write("data/checks.jsonl", checks)
     with pytest.raises(Refusal, match="the systems hold different records"):
         run()
+
+
+def test_what_can_be_said_of_a_difference_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    numbers = run()
+    assert numbers["difference"]["state"] == "higher"
+    assert numbers["by_type"]["ad"]["difference"]["p_holm"] >= numbers["by_type"]["ad"]["difference"]["p"]
+    edit("tuned", score=lambda i: 3 + (i // 2 % 2) * 0.01)
+    edit("base", score=lambda i: 3 + (i // 2 % 3) * 0.01)
+    gap = run()["difference"]
+    assert gap["state"] == "equivalent"
+    assert "equivalent within ±0.10" in gap["sentence"]
+    assert "= " in capsys.readouterr().out.split("all ")[-1]
+
+
+def test_passes_are_counted_pair_by_pair(folder: Path) -> None:
+    strict = run()["passes"]["strict"]
+    assert (strict["n"], strict["both"], strict["only_left"], strict["only_right"]) == (20, 0, 18, 0)
+    assert strict["p"] == pytest.approx(2 * 0.5**18, abs=1e-6)
+
+
+def test_a_system_that_loses_more_verdicts_is_named(folder: Path) -> None:
+    assert run()["missing"]["sentence"] == ""
+    edit("base", outcome=lambda i: "ok" if i > 11 else "timeout", score=lambda i: 2.0 if i > 11 else None)
+    found = run()["missing"]
+    assert found["differs"]
+    assert found["sentence"].startswith("differential missingness: 12 of 20 verdicts on base failed")
+
+
+def test_dimensions_share_one_correction(folder: Path) -> None:
+    for system, usual in USUAL.items():
+        edit(system, dims=lambda i, usual=usual: {"tone": {"score": round(usual) - i % 2}, "form": {"score": 3}})
+    found = run()["dims"]
+    assert set(found) == set(TYPES)
+    assert set(found["ad"]) == {"tone", "form"}
+    assert found["ad"]["tone"]["mean"] > 0
+    assert found["ad"]["form"]["reason"] == "all ties: no text differs"

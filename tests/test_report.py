@@ -490,6 +490,11 @@ def test_a_sound_run_raises_no_alert() -> None:
         ("bad", "6.0% of the control 'other' pass strict", {"compare__controls": {"other": {"mean": 0.06}}}),
         ("note", "'other' pass strict: it sees the form", {"compare__controls": {"other": {"mean": 0.96}}}),
         ("bad", "2 of 4 answers pass accept.checks on no rung", {"accept__none": {"n": 2, "share": 0.5}}),
+        (
+            "bad",
+            "differential missingness: 9 of",
+            {"compare__missing": {"sentence": "differential missingness: 9 of 20"}},
+        ),
         ("note", "golden scores at the top", {"compare__overall__golden__score": 4.95}),
         ("note", "it does not see persuasion", {"compare__score_kind": "rule score"}),
     ],
@@ -517,11 +522,24 @@ def test_alert_of_another_recipe() -> None:
             gap(0.7, None, None),
             "tuned − base is +0.70 (model score, 1 to 5; n = 4 in 2 items: too few for an interval)",
         ),
+        (
+            gap(0.7, None, None) | {"reason": "no variance: all clusters say the same"},
+            "tuned − base is +0.70 (model score, 1 to 5; n = 4 in 2 items: no variance: all clusters say the same)",
+        ),
+        (
+            gap(0.01, -0.02, 0.04) | {"state": "equivalent", "margin": 0.1},
+            "tuned and base are as good as each other, within ±0.1: +0.01 [-0.02, +0.04]",
+        ),
         ({**gap(0, None, None), "mean": None}, "Nothing is compared yet"),
     ],
 )
 def test_verdict_says_what_the_interval_allows(found: dict[str, Any], words: str) -> None:
     assert verdict.verdict(sound(compare__difference=found)).startswith(words)
+
+
+def test_an_open_verdict_says_what_would_have_been_seen() -> None:
+    said = verdict.verdict(sound(compare__difference=gap(0.1, -0.2, 0.4) | {"state": "open", "detectable": 0.45}))
+    assert said.endswith("; a true one of 0.45 would show 4 times in 5")
 
 
 def test_a_broken_metrics_file_is_named(

@@ -25,10 +25,14 @@ def verdict(now: Snapshot) -> str:
         return "Nothing is compared yet: `dvc repro` makes reports/metrics/compare.json"
     kind = f"{now.metric('compare', 'score_kind') or 'score'}, 1 to 5; n = {gap['n']} in {gap['clusters']} items"
     if low is None or high is None:
-        return f"tuned − base is {signed(mean)} ({kind}: too few for an interval)"
+        return f"tuned − base is {signed(mean)} ({kind}: {gap.get('reason') or 'too few for an interval'})"
     if low <= 0 <= high:
-        size = f"{signed(mean)} [{signed(low)}, {signed(high)}]"
-        return f"No difference shown between tuned and base: {size} ({kind}, 95% interval)"
+        size = f"{signed(mean)} [{signed(low)}, {signed(high)}] ({kind}, 95% interval)"
+        if gap.get("state") == "equivalent":
+            return f"tuned and base are as good as each other, within ±{gap['margin']}: {size}"
+        # An open result is no proof that there is no difference: say what would have been seen.
+        seen = f"; a true one of {figure(gap['detectable'])} would show 4 times in 5" if gap.get("detectable") else ""
+        return f"No difference shown between tuned and base: {size}{seen}"
     ends = sorted((abs(low), abs(high)))
     size = f"{abs(mean):.2f} [{ends[0]:.2f}, {ends[1]:.2f}]"
     return f"tuned is {'better' if low > 0 else 'worse'} than base by {size} ({kind}, 95% interval)"
@@ -47,6 +51,8 @@ def unscored(now: Snapshot) -> list[Alert]:
                 f"{system}: {missing} of {column['n']} texts have no score ({why}); whatever they are worth, the mean"
             )
             found.append(("bad", f"{line} lies between {figure(low)} and {figure(high)}"))
+    if uneven := now.metric("compare", "missing", "sentence"):
+        found.append(("bad", uneven))
     return found
 
 

@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stages.lib import stats
 
@@ -82,6 +84,10 @@ def test_rate_never_claims_more_than_independent_rows() -> None:
     # Every product fails once: the cluster error is 0, which is no reason to claim an exact share.
     spread = stats.rate([i % 9 != 0 for i in range(171)], names)
     assert (spread.low, spread.high) == pytest.approx(stats.wilson(8 / 9, 171, 2.10092), abs=1e-5)
+    # One row more fails: still fewer than by chance, and a design effect below 1 is no more certainty either.
+    nearly = stats.rate([i % 9 != 0 and i != 1 for i in range(171)], names)
+    assert nearly.se
+    assert (nearly.low, nearly.high) == pytest.approx(stats.wilson(151 / 171, 171, 2.10092), abs=1e-5)
     # Whole products fail: 19 observations, whatever the number of rows.
     whole = stats.rate([i >= 27 for i in range(171)], names)
     assert (whole.low, whole.high) == pytest.approx(stats.wilson(16 / 19, 18, 2.10092), abs=1e-5)
@@ -97,6 +103,17 @@ def test_what_cannot_be_known_is_none() -> None:
     assert stats.detectable(single) is None
     assert stats.sign_flip([1.0, 2.0], ["p", "p"], 1) is None
     assert stats.rate([], []).mean is None
+    # Equal values say nothing of their error, also where adding them up leaves a last bit.
+    equal = stats.mean([0.1] * 7, ["a", "a", "a", "b", "b", "c", "c"])
+    assert (equal.se, equal.low, equal.high) == (0.0, None, None)
+    assert stats.detectable(equal) is None
+    reasons = [stats.why(found.row()) for found in (stats.mean([], []), single, equal, stats.mean([1, 2], ["a", "b"]))]
+    assert reasons == [
+        "empty: there is nothing to measure",
+        "one cluster: it shows no spread",
+        "no variance: all clusters say the same",
+        "",
+    ]
     with pytest.raises(ValueError, match="2 values for 1"):
         stats.mean([1.0, 2.0], ["p"])
 
@@ -122,8 +139,38 @@ def test_sign_flip_is_that_of_scipy() -> None:
     shifted = [v + 0.3 for v in values]
     sums = np.asarray(shifted).reshape(10, 3).sum(axis=1)
     exact = permutation_test((sums,), np.sum, permutation_type="samples", n_resamples=np.inf)
-    assert stats.sign_flip(shifted, clusters, 1) == pytest.approx(exact.pvalue, abs=0.015)
+    assert stats.sign_flip(shifted, clusters, 1) == pytest.approx(exact.pvalue, abs=1e-12)
+    # Where all flips are too many, a sample of them says nearly the same, and the seed says which.
+    some = [stats.sign_flip(shifted, clusters, seed, draws=999) for seed in (1, 1, 2)]
+    assert some[0] == some[1] != some[2]
+    assert some == pytest.approx([exact.pvalue] * 3, abs=0.04)
     assert stats.sign_flip([0.0] * 30, clusters, 1) == 1.0
+    # Five clusters that agree: the two of 32 flips that reach the sum, whatever the seed and the unit.
+    assert {stats.sign_flip([x * unit for x in (1, 2, 3, 4, 5)], list("abcde"), seed=3) for unit in (1, 1e-10)} == {
+        1 / 16
+    }
+
+
+def test_sign_flip_errs_no_more_than_it_says() -> None:
+    found = []
+    for seed in range(300):
+        values, clusters = drawn(seed)
+        found.append(stats.sign_flip(values, clusters, 1, draws=499))
+    assert 0.02 <= sum(p is not None and p < 0.05 for p in found) / 300 <= 0.08
+
+
+def test_a_share_of_halves_is_no_wider_than_one_of_wins() -> None:
+    rng = np.random.default_rng(2)
+    names = [f"p{k // 5:02}" for k in range(100)]
+    halves = rng.choice([0.0, 0.5, 1.0], size=100)
+    found = stats.share(halves.tolist(), names)
+    assert found.mean == pytest.approx(halves.mean())
+    assert found.low is not None
+    assert found.low < halves.mean()
+    assert stats.share([float(v > 0) for v in halves], names) == stats.rate([bool(v > 0) for v in halves], names)
+    assert stats.share([0.5] * 100, names).low == pytest.approx(stats.wilson(0.5, 100, 2.09302)[0], abs=1e-5)
+    with pytest.raises(ValueError, match=r"0\.\.1"):
+        stats.share([0.5, 1.5], ["a", "b"])
 
 
 def test_detectable_effect_has_the_power_it_promises() -> None:
@@ -147,3 +194,32 @@ def test_holm_is_that_of_statsmodels() -> None:
     theirs = multipletests([0.01, 0.04, 0.03, 0.2], method="holm")[1]
     assert ours.pop("c") is None
     assert list(ours.values()) == pytest.approx(list(theirs))
+
+
+rows = st.lists(st.tuples(st.floats(-10, 10).map(lambda x: round(x, 3)), st.sampled_from("abcdef")), max_size=25)
+
+
+@settings(max_examples=80, deadline=None)
+@given(rows, st.floats(-5, 5), st.floats(0.1, 5))
+def test_another_unit_is_another_unit_and_nothing_else(
+    pairs: list[tuple[float, str]], shift: float, scale: float
+) -> None:
+    values, clusters = [x for x, _ in pairs], [c for _, c in pairs]
+    once, other = stats.mean(values, clusters), stats.mean([scale * x + shift for x in values], clusters)
+    assert (once.low is None) == bool(stats.why(once.row()))
+    assert (once.n, once.clusters) == (len(pairs), len(set(clusters)))
+    if once.low is not None and once.se and once.se > 1e-6:
+        assert other.se == pytest.approx(scale * once.se)
+        assert other.low == pytest.approx(scale * once.low + shift, abs=1e-9)
+    thrice = stats.mean(values * 3, clusters * 3)
+    assert thrice.se == (None if once.se is None else pytest.approx(once.se, abs=1e-12))
+
+
+@given(st.dictionaries(st.text(max_size=3), st.one_of(st.none(), st.floats(0, 1)), max_size=8))
+def test_holm_only_raises_and_keeps_the_order(raw: dict[str, float | None]) -> None:
+    found = stats.holm(raw)
+    assert found.keys() == raw.keys()
+    known = sorted((p, found[name] or 0.0) for name, p in raw.items() if p is not None)
+    assert sum(p is None for p in found.values()) == len(raw) - len(known)
+    assert all(p <= q <= 1 for p, q in known)
+    assert [q for _, q in known] == sorted(q for _, q in known)
