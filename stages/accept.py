@@ -122,13 +122,13 @@ class Sampler:
         found = []
         for prompt, new in zip(prompts, written, strict=True):
             total, count = decode.likelihood(weights, prompt + new.ids, [chat.IGNORE] * len(prompt) + new.ids)
-            found.append(Candidate(new.text, new.n_new, round(total / max(count, 1), 6)))
+            found.append(Candidate(new.text, new.n_new, round(total / max(count, 1), 6), new.finish))
         return found
 
 
 def first(test: list[Record], answers: list[Record], settings: decode.Decode) -> Rung:
     """The answers that there are already, as a rung."""
-    known = {row["id"]: [Candidate(row["text"], row["n_new"], None)] for row in answers}
+    known = {row["id"]: [Candidate(row["text"], row["n_new"], None, row["finish"])] for row in answers}
     if odd := sorted(known.keys() ^ {record["id"] for record in test}):
         raise Refusal(f"{FIRST}: other ids than data/test.jsonl: {', '.join(odd[:3])}; run `dvc repro`")
     temperature = settings.temperature if settings.do_sample else 0.0
@@ -161,7 +161,8 @@ def main(accept: Accept, answer: Answer, rules: facts.Rules, seed: int, threads:
         hits = checks.run_all(accept.checks, records, texts, world)
         return [[f"{name}: {found[0]}"[:160] for name, found in row.items() if found] for row in hits]
 
-    rows = ladder.climb(test, rungs, check, lambda line: print(f"accept: {line}", file=sys.stderr))
+    said = lambda line: print(f"accept: {line}", file=sys.stderr)  # noqa: E731
+    rows = ladder.climb(test, rungs, check, said, whole=bool(accept.checks))
     jsonl.write("data/accepted.jsonl", rows)
     jsonl.write_json("reports/metrics/accept.json", ladder.summary(rows, [rung.name for rung in rungs]))
 

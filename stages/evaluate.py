@@ -49,18 +49,20 @@ def controls(test: list[Record], seed: int) -> dict[str, dict[str, str]]:
 
 
 def checked(
-    section: Evaluate, system: str, pairs: list[tuple[Record, str, bool]], world: World, held: dict[str, bool]
+    section: Evaluate, system: str, pairs: list[tuple[Record, str, bool]], world: World, fit: mixture.Fit | None
 ) -> list[Record]:
     """Checked texts of one system: record, text, whether it ended by itself. strict and all_facts want that too.
 
-    `held` overrules the density for texts that it was fitted on: they are judged by a fold that has not seen them.
+    Golden and answers meet one yardstick: the density of the folds without the record, its golden text included.
     """
     made = []
     found = checks.run_all(section.checks, [r for r, _, _ in pairs], [words for _, words, _ in pairs], world)
-    for (r, words, stopped), hits in zip(pairs, found, strict=True):
+    texts = [{"id": r["id"], "type": r["type"], "text": words} for r, words, _ in pairs]
+    inside = fit.inside(texts) if fit else [True] * len(pairs)
+    for (r, words, stopped), hits, lies in zip(pairs, found, inside, strict=True):
         passed = {rule: not hit for rule, hit in hits.items()}
-        if "in_distribution" in passed and r["id"] in held:
-            passed["in_distribution"] = held[r["id"]]
+        if "in_distribution" in passed:
+            passed["in_distribution"] = lies
         passed["strict"] = stopped and all(passed[rule] for rule in section.strict)
         if "all_facts" in passed:
             passed["all_facts"] = stopped and passed["all_facts"]
@@ -71,7 +73,7 @@ def checked(
 
 
 def gather(
-    test: list[Record], answers: Rows, section: Evaluate, world: World, held: dict[str, bool], seed: int
+    test: list[Record], answers: Rows, section: Evaluate, world: World, fit: mixture.Fit | None, seed: int
 ) -> Rows:
     """Every text checked, in the order of the test records: golden, the answers, the controls."""
     texts = {"golden": {record["id"]: golden(record) for record in test}}
@@ -84,31 +86,28 @@ def gather(
     found = {}
     for name, part in {**texts, **controls(test, seed)}.items():
         pairs = [(r, part[r["id"]], (name, r["id"]) not in cut) for r in test if r["id"] in part]
-        found[name] = checked(section, name, pairs, world, held if name == "golden" else {})
+        found[name] = checked(section, name, pairs, world, fit)
     return found
 
 
-def held_out(
-    records: list[Record], section: Evaluate, likely: density.Density, seed: int
-) -> tuple[mixture.Fit | None, dict[str, bool]]:
-    """A density of the held-out golden texts and who of them lies in it, by folds: that of the filter has kept what it
-    finds likely and would find itself confirmed."""
+def held_out(records: list[Record], section: Evaluate, likely: density.Density, seed: int) -> mixture.Fit | None:
+    """A density of the held-out golden texts: that of the filter has kept what it finds likely, and would find itself
+    confirmed."""
     if "in_distribution" not in section.checks:
-        return None, {}
-    rows = [{"id": r["id"], "type": r["type"], "text": golden(r)} for r in records]
-    fit = mixture.fit(rows, likely, seed)
-    inside = fit.scores >= fit.model.threshold
-    return fit, dict(zip([r["id"] for r in rows], inside.tolist(), strict=True))
+        return None
+    return mixture.fit([{"id": r["id"], "type": r["type"], "text": golden(r)} for r in records], likely, seed)
 
 
-def sampled(samples: list[Record], validation: list[Record], section: Evaluate, world: World) -> str:
+def sampled(
+    samples: list[Record], validation: list[Record], section: Evaluate, world: World, fit: mixture.Fit | None
+) -> str:
     """What the answers during training passed, by step, as TSV."""
     known = {record["id"]: record for record in validation}
     names = ["stopped", "strict", *section.checks]
     lines = ["\t".join(["step", "n", *names])]
     for step in sorted({row["step"] for row in samples}):
         mine = [(known[row["id"]], row["text"], row["finish"] == "stop") for row in samples if row["step"] == step]
-        rows = checked(section, "", mine, world, {})
+        rows = checked(section, "", mine, world, fit)
         flags = [{**row["checks"], "stopped": row["stopped"]} for row in rows]
         means = [sum(flag[name] for flag in flags) / len(flags) for name in names]
         lines.append("\t".join([str(step), str(len(rows)), *(f"{mean:.4f}" for mean in means)]))
@@ -138,16 +137,16 @@ def main(evaluate: Evaluate, filter: Filter, rules: facts.Rules, seed: int) -> N
     learnt = jsonl.read("data/train.jsonl", "completion", "facts")
     train = [golden(record) for record in learnt]
     answers = {name: jsonl.read(f"data/answers/{name}.jsonl", "id", "finish") for name in SYSTEMS[1:]}
-    fit, held = held_out([*validation, *test], evaluate, filter.density, seed)
+    fit = held_out([*validation, *test], evaluate, filter.density, seed)
     world = checks.world(rules, fit.model if fit else None, train, evaluate.near)
-    found = gather(test, answers, evaluate, world, held, seed)
+    found = gather(test, answers, evaluate, world, fit, seed)
     known = {record["id"]: record for record in test}
 
     def laid(path: str) -> list[Record]:
         """Rows of a file, each with what its text passes."""
         rows = jsonl.read(path)
         triples = [(known[row["id"]], row["text"], row.get("finish", "stop") == "stop") for row in rows]
-        return [{**row, **one} for row, one in zip(rows, checked(evaluate, "", triples, world, {}), strict=True)]
+        return [{**row, **one} for row, one in zip(rows, checked(evaluate, "", triples, world, fit), strict=True)]
 
     presets = {name: laid(f"data/presets/{name}.jsonl") for name in SYSTEMS[1:]}
     figures = (evaluate.budget, evaluate.draws, evaluate.near)
@@ -160,7 +159,7 @@ def main(evaluate: Evaluate, filter: Filter, rules: facts.Rules, seed: int) -> N
     jsonl.write_json(
         "reports/metrics/evaluate.json", {**head, "accepted": kinds.contract(laid("data/accepted.jsonl")), **numbers}
     )
-    jsonl.write_text("reports/plots/samples.tsv", sampled(samples, validation, evaluate, world))
+    jsonl.write_text("reports/plots/samples.tsv", sampled(samples, validation, evaluate, world, fit))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from stages.lib import essays, jsonl, llm, phrases, pii, plain, prompts, table
+from stages.lib import essays, jsonl, llm, personal, phrases, plain, prompts, table
+from stages.lib.essays import Markdown
 from stages.lib.jsonl import Record
 from stages.lib.params import Count, Refusal, Section, run
 
@@ -27,15 +28,6 @@ class Fields(Section):
     id: str | None  # none: a hash of the row, so that an inserted row renames no other
     type: str | None  # none: all rows are of the recipe's only type
     text: Annotated[str, Field(min_length=1)]
-
-
-class Markdown(Section):
-    """How essays become records."""
-
-    templates: Annotated[list[Literal["rewrite", "continue", "expand"]], Field(min_length=1)]
-    min_tokens: Count  # of a chunk
-    max_tokens: Count
-    tables: Literal["drop", "keep"]
 
 
 class Generate(Section):
@@ -96,7 +88,10 @@ def from_teacher(material: Material) -> Made:
     asked = {kind: prompts.Prompt(folder / f"{kind}.md") for kind in material.types}
     rows: list[Record] = []
     calls: list[llm.Call] = []
-    for item in read_items(material.generate.items, material.generate.required):
+    items = read_items(material.generate.items, material.generate.required)
+    # A teacher must not see what the records may not hold.
+    sheets, found = personal.records([{"facts": item} for item in items], material.generate.pii)
+    for item in (sheet["facts"] for sheet in sheets):
         for kind, prompt in asked.items():
             row = record_of(item, kind, 0, "")
             messages = prompt.messages(**{**prompts.slots(row["facts"]), "label": material.types[kind]})
@@ -106,7 +101,7 @@ def from_teacher(material: Material) -> Made:
     bank = Path("data/raw") / material.recipe / "offline"
     answers = llm.ask(calls, material.teacher, "teacher", phrases.teacher(bank), material=bank)
     made = [{**row, "text": a.text.strip()} for row, a in zip(rows, answers, strict=True) if a.status != "failed"]
-    return made, answers, {}
+    return made, answers, {"pii": found}
 
 
 def _kind(row: table.Row, column: str | None, types: dict[str, str]) -> str:
@@ -147,7 +142,7 @@ def from_records(material: Material) -> Made:
         record = {"id": f"{name}/{kind}/{seen[name]}", "item": name, "type": kind, "facts": facts}
         made.append({**record, "text": words.strip()})
         seen[name] += 1
-    kept, found = pii.records(made, generate.pii)
+    kept, found = personal.records(made, generate.pii)
     return kept, [], {"pii": found}
 
 

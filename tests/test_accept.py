@@ -225,6 +225,7 @@ def test_the_nearest_training_record_is_the_last_resort(merged: Path) -> None:
     assert [bool(attempt["reasons"]) for attempt in found[1]["attempts"]] == [True, True, True, True, False]
     assert found[1]["attempts"][-1] | {"reasons": []} == {
         "rung": "nearest", "temperature": None, "reasons": [], "n_new": 0, "logprob": None,
+        "finish": "stop",
     }  # fmt: skip
 
 

@@ -108,7 +108,7 @@ FILES = {
 # What a module costs, and the modules under stages/lib that cost it.
 MODULES = {
     f"base {GENERATE}": "jsonl params privacy prompts",
-    GENERATE: "chunks essays markdown meta pii plain table text",
+    GENERATE: "chunks essays markdown meta personal pii plain table text",
     f"{GENERATE} answer@base judge@base": "calls ledger limit llm loop offline phrases provider reply",
     FILTER: "checks density facts features impact layout mixture verse",
     BASE: "corpus documents grammar model pretraining probes tiny",
@@ -120,6 +120,7 @@ MODULES = {
     ANSWERS: "presets search served",
     JUDGES: "checker rubric",
     "accept evaluate compare": "constrain ladder stats",
+    "compare": "difference missing scoreboard",
     "evaluate compare": "authors bench kinds measures spans style variety",
 }
 FILES |= {f"stages/lib/{name}.py": cost for cost, names in MODULES.items() for name in names.split()}

@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
 
 from . import markdown, pii, prompts
 from .calls import Answer, Call
@@ -18,8 +20,24 @@ from .chunks import Chunk, chunks, ends, tokens
 from .jsonl import Record
 from .markdown import Document
 from .meta import AUTHOR
+from .params import Count, Section
 
 Template = Literal["rewrite", "continue", "expand"]
+
+
+class Markdown(Section):
+    """How essays become records."""
+
+    templates: Annotated[list[Template], Field(min_length=1)]
+    min_tokens: Count  # of a chunk
+    max_tokens: Count
+    tables: Literal["drop", "keep"]
+
+    @model_validator(mode="after")
+    def _band(self) -> Markdown:
+        if self.min_tokens > self.max_tokens:
+            raise ValueError("min_tokens is more than max_tokens")
+        return self
 
 
 def safe(parts: Sequence[Chunk], mode: pii.Mode) -> tuple[list[Chunk], Record]:

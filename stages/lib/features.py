@@ -53,7 +53,7 @@ def field(record: Record, path: str) -> Any:
         value = json.loads(record["text"])
         for part in path.split("."):
             value = value[int(part)] if isinstance(value, list) else value[part]
-    except (ValueError, KeyError, IndexError, TypeError):
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         return None
     return value
 
@@ -62,7 +62,10 @@ def _number(record: Record, name: str, log: Collection[str]) -> float:
     value = FEATURES[name](record["text"]) if name in FEATURES else field(record, name)
     if isinstance(value, bool) or not isinstance(value, int | float) or (name in log and value < 0):
         return math.nan
-    return math.log1p(value) if name in log else float(value)
+    try:
+        return math.log1p(value) if name in log else float(value)
+    except OverflowError:  # a model may write a number of four hundred digits
+        return math.nan
 
 
 def values(records: Sequence[Record], names: Sequence[str], log: Collection[str]) -> npt.NDArray[np.float64]:

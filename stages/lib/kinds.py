@@ -42,9 +42,10 @@ def styles(name: str, bench: Bench) -> Numbers:
     """Distance of the texts to each author of the training texts: to the one they answer for, and to the others."""
     rows = bench.checks[name]
     words = authors.function_words(bench.world.rules.folder)
-    texts = [authors.of(bench.records[row["id"]], row["text"]) for row in rows]
+    # A chunk stands under every template that asks for it: counted once, as in the training texts.
+    texts = authors.whole([authors.of(bench.records[row["id"]], row["text"]) for row in rows])
     learnt = [authors.of(record, str(record["completion"][-1]["content"])) for record in bench.learnt]
-    every = [[authors.of(bench.records[r["id"]], r["text"]) for r in bench.checks[s]] for s in SYSTEMS]
+    every = [authors.whole([authors.of(bench.records[r["id"]], r["text"]) for r in bench.checks[s]]) for s in SYSTEMS]
     budget = min(authors.words(part) for part in every)  # type-token ratios fall with it: one for all systems
     return authors.figures(texts, learnt, words, bench.seed, bench.draws, budget)
 

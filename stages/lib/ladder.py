@@ -31,6 +31,7 @@ class Candidate:
     text: str
     n_new: int
     logprob: float | None
+    finish: str = "stop"  # or length: cut at the limit
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,20 @@ def best(passed: Sequence[Candidate]) -> Candidate:
 def _row(record: Record, attempts: list[Record], rung: str, words: str) -> Record:
     head = {key: record[key] for key in ("id", "item", "type")}
     spent = {"n_attempts": len(attempts), "tokens": sum(attempt["n_new"] for attempt in attempts)}
-    return {**head, "text": words, "rung": rung, "accepted": rung != NONE, "attempts": attempts, **spent}
+    # Only a first attempt can be one that was cut off: it stands where no rung answers or nothing is asked of it.
+    first = attempts and rung in (NONE, attempts[0]["rung"])
+    finish = attempts[0]["finish"] if first else "stop"
+    told = {"text": words, "finish": finish, "rung": rung, "accepted": rung != NONE}
+    return {**head, **told, "attempts": attempts, **spent}
 
 
-def climb(records: Sequence[Record], rungs: Sequence[Rung], check: Check, say: Callable[[str], None]) -> list[Record]:
+def climb(
+    records: Sequence[Record], rungs: Sequence[Rung], check: Check, say: Callable[[str], None], whole: bool = True
+) -> list[Record]:
     """A row per record, in order: the text, the rung that it comes from, and every attempt with why it was rejected.
 
-    Of all candidates of a rung that pass, the best answers. Where no rung answers, the first attempt's text stands,
-    not accepted.
+    Of all candidates of a rung that pass, the best answers; one that was cut off passes only if not `whole`. Where no
+    rung answers, the first attempt's text stands, not accepted.
     """
     attempts: list[list[Record]] = [[] for _ in records]
     ends = [(NONE, "") for _ in records]
@@ -98,6 +105,7 @@ def climb(records: Sequence[Record], rungs: Sequence[Rung], check: Check, say: C
         reasons = check([records[place] for place, _ in pairs], [candidate.text for _, candidate in pairs])
         for (place, candidate), why in zip(pairs, reasons, strict=True):
             ends[place] = ends[place] if attempts[place] else (NONE, candidate.text)
+            why = [*why, "stopped: cut off"] if whole and candidate.finish != "stop" else why
             known = {key: value for key, value in asdict(candidate).items() if key != "text"}
             attempts[place].append({"rung": rung.name, "temperature": rung.temperature, "reasons": why, **known})
             if not why:

@@ -140,7 +140,7 @@ def documents(folder: str | Path, tables: Tables) -> list[Document]:
     """
     root, found = Path(folder), []
     told: dict[Path, Meta] = {}
-    for path in sorted((p for p in root.rglob("*") if p.suffix in (".md", ".markdown")), key=lambda p: p.parts):
+    for path in sorted((p for p in root.rglob("*") if p.suffix.lower() in (".md", ".markdown")), key=lambda p: p.parts):
         inside = path.relative_to(root)
         if any(part.startswith(".") for part in inside.parts) or not path.is_file():
             continue

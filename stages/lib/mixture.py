@@ -23,6 +23,14 @@ class Fit:
     model: Model
     scores: Floats  # out-of-fold log-probabilities of the records; -inf where a number is missing
     candidates: list[dict[str, Any]]  # components, shape, parameters, bic, converged; least bic first
+    parts: list[Model]  # by fold, each fitted on all other folds
+
+    def inside(self, records: Sequence[Record]) -> list[bool]:
+        """Whether each text {id, type, text} lies in the distribution, by the part that has not seen the record of its
+        id. Other texts for a record the fit was made on need this too: the whole fit knows the right one."""
+        models = [self.parts[_fold(record, len(self.parts))] for record in records]
+        scores = [float(log_prob(part, [record])[0]) for part, record in zip(models, records, strict=True)]
+        return [score >= self.model.threshold for score in scores]
 
 
 def _units(records: Sequence[Record], density: Density) -> Units:
@@ -121,8 +129,9 @@ def fit(records: Sequence[Record], density: Density, seed: int) -> Fit:
 
     folds = np.array([_fold(record, density.folds) for record in records])
     scores = np.full(len(records), -np.inf)
-    for fold in range(density.folds):
+    parts = [learn(folds != fold, 0.0) for fold in range(density.folds)]
+    for fold, part in enumerate(parts):
         held = np.flatnonzero(folds == fold).tolist()
-        scores[held] = log_prob(learn(folds != fold, 0.0), [records[row] for row in held])
+        scores[held] = log_prob(part, [records[row] for row in held])
     threshold = float(np.percentile(scores[whole], density.percentile))
-    return Fit(learn(np.ones(len(records), dtype=bool), threshold), scores, candidates)
+    return Fit(learn(np.ones(len(records), dtype=bool), threshold), scores, candidates, parts)

@@ -19,8 +19,6 @@ Mode = Literal["off", "report", "mask", "drop"]
 
 _MARK = "example"  # reserved for documentation (RFC 2606); what holds it is nobody's
 
-Record = dict[str, Any]
-
 
 class Kind(NamedTuple):
     """One form of one kind: what stands in the pattern's group `it`, when it is `right`, and a surrogate for it."""
@@ -176,16 +174,3 @@ _TREATED: dict[str, Callable[[str, dict[str, str]], str | None]] = {
     "mask": mask,
     "drop": lambda _, __: None,
 }
-
-
-def records(rows: Sequence[Record], mode: Mode) -> tuple[list[Record], dict[str, Any]]:
-    """Records after the treatment of their texts and of the strings among their facts; one hit drops a whole record."""
-    strings = [[row["text"], *(value for value in row["facts"].values() if isinstance(value, str))] for row in rows]
-    treated, counts = apply([text for each in strings for text in each], mode)
-    left, kept = iter(treated), list[Record]()
-    for row, each in zip(rows, strings, strict=True):
-        told = [next(left) for _ in each]
-        if None not in told:
-            names = [name for name, value in row["facts"].items() if isinstance(value, str)]
-            kept.append({**row, "text": told[0], "facts": row["facts"] | dict(zip(names, told[1:], strict=True))})
-    return kept, counts

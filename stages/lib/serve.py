@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
+import signal
 import socketserver
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -156,7 +157,10 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def run(pages: Mapping[str, Page], folder: Path, port: int = PORT) -> None:
-    """Serve until Ctrl-C."""
+    """Serve until Ctrl-C or SIGTERM."""
+    # Set anew: what a shell starts in the background is born deaf to Ctrl-C, and kill ends it as quietly.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     with Server(pages, folder, port) as server:
         for name in pages:
             print(f"{server.url}{name}", flush=True)

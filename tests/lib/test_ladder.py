@@ -43,12 +43,26 @@ def test_the_first_rung_that_has_a_passing_candidate_answers() -> None:
     assert (b["text"], b["rung"], b["accepted"], b["n_attempts"], b["tokens"]) == ("b3", "warm", True, 4, 20)
     assert (c["text"], c["rung"], c["accepted"], c["n_attempts"], c["tokens"]) == ("yy", "none", False, 3, 6)
     assert b["attempts"] == [
-        {"rung": "first", "temperature": 0.0, "reasons": ["name: another"], "n_new": 3, "logprob": None},
-        {"rung": "warm", "temperature": 0.5, "reasons": [], "n_new": 5, "logprob": -1.0},
-        {"rung": "warm", "temperature": 0.5, "reasons": ["name: another"], "n_new": 5, "logprob": -0.1},
-        {"rung": "warm", "temperature": 0.5, "reasons": [], "n_new": 7, "logprob": -0.5},
+        {
+            "rung": "first",
+            "temperature": 0.0,
+            "reasons": ["name: another"],
+            "n_new": 3,
+            "logprob": None,
+            "finish": "stop",
+        },
+        {"rung": "warm", "temperature": 0.5, "reasons": [], "n_new": 5, "logprob": -1.0, "finish": "stop"},
+        {
+            "rung": "warm",
+            "temperature": 0.5,
+            "reasons": ["name: another"],
+            "n_new": 5,
+            "logprob": -0.1,
+            "finish": "stop",
+        },
+        {"rung": "warm", "temperature": 0.5, "reasons": [], "n_new": 7, "logprob": -0.5, "finish": "stop"},
     ]
-    assert set(a) == {"id", "item", "type", "text", "rung", "attempts", "n_attempts", "tokens", "accepted"}
+    assert set(a) == {"id", "item", "type", "text", "rung", "attempts", "n_attempts", "tokens", "accepted", "finish"}
     assert said == [
         "first: 1 of 3 accepted, 2 open",
         "warm: 1 of 2 accepted, 1 open",
@@ -152,3 +166,23 @@ def test_neighbours_are_near_in_the_prompt_and_of_the_same_type() -> None:
     assert {(candidate.n_new, candidate.logprob) for candidate in texts} == {(0, None)}
     assert others[0].text == "text of same"
     assert len(others) == 3
+
+
+def test_an_answer_that_was_cut_off_is_asked_again() -> None:
+    cut, whole = Candidate("cut", 9, None, "length"), Candidate("whole", 5, -0.5)
+    rungs = [
+        Rung("first", 0.0, lambda rows: [[cut] for _ in rows]),
+        Rung("warm", 0.5, lambda rows: [[whole] for _ in rows]),
+    ]
+    records = [{"id": "a", "item": "a", "type": "t"}]
+
+    def check(_records: Any, texts: Any) -> list[list[str]]:
+        return [[] for _ in texts]
+
+    (row,) = ladder.climb(records, rungs, check, lambda _: None)
+    assert (row["text"], row["rung"], row["finish"]) == ("whole", "warm", "stop")
+    assert row["attempts"][0]["reasons"] == ["stopped: cut off"]
+    (row,) = ladder.climb(records, rungs[:1], check, lambda _: None)
+    assert (row["text"], row["accepted"], row["finish"]) == ("cut", False, "length")
+    (row,) = ladder.climb(records, rungs, check, lambda _: None, whole=False)
+    assert (row["text"], row["rung"], row["finish"]) == ("cut", "first", "length")

@@ -180,21 +180,3 @@ def test_public_texts_give_next_to_no_false_hit() -> None:
     # E-mail addresses of made-up people are in them, and are what they look like.
     assert sum(found.values()) - found["email"] == 0, found
     assert found["email"] < 30
-
-
-def test_records_are_treated_text_and_facts_alike() -> None:
-    rows = [
-        {"id": "a", "text": "call 13812345678", "facts": {"given": "or 13812345678", "n": 3, "tags": ["x"]}},
-        {"id": "b", "text": "nothing", "facts": {"given": "mail a.b@mail.cn"}},
-        {"id": "c", "text": "nothing", "facts": {}},
-    ]
-    masked, counts = pii.records(rows, "mask")
-    assert counts == {"found": {"email": 1, "phone": 2}, "texts": 3, "of": 5}
-    assert [row["id"] for row in masked] == ["a", "b", "c"]
-    assert "13812345678" not in json.dumps(masked)
-    assert masked[0]["text"].split()[1] == masked[0]["facts"]["given"].split()[1]
-    assert masked[0]["facts"]["n"] == 3
-    assert masked[2] == rows[2]
-    assert [row["id"] for row in pii.records(rows, "drop")[0]] == ["c"]
-    assert pii.records(rows, "off") == (rows, {})
-    assert pii.records(rows, "report")[0] == rows
