@@ -301,3 +301,24 @@ def test_the_files_that_users_bring(path: str, rows: int, facts: set[str]) -> No
     assert len(made) == len({row["id"] for row in made}) == rows
     assert {key for row in made for key in row["facts"]} == facts
     assert all(row["text"] and set(row["facts"]) == facts for row in made)
+
+
+def test_a_teacher_never_sees_what_the_records_may_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def listen(body: dict[str, Any]) -> Reply:
+        asked.append(json.dumps(body, ensure_ascii=False))
+        return respond(body)
+
+    monkeypatch.setattr(phrases, "teacher", lambda _bank: listen)
+    items(sheet("p1") | {"name": "call 13912345678"}, sheet("p2"))
+    rows = made(pii="mask")
+    assert asked
+    assert not any("13912345678" in text for text in [*asked, json.dumps(rows)])
+    assert metric()["pii"]["found"] == {"phone": 1}
+    assert {row["item"] for row in made(pii="drop")} == {"p2"}
+
+
+def test_a_band_that_is_upside_down_is_refused() -> None:
+    with pytest.raises(ValueError, match="min_tokens is more than max_tokens"):
+        Markdown(templates=["rewrite"], min_tokens=900, max_tokens=220, tables="drop")

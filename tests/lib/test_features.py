@@ -52,3 +52,10 @@ def test_fields_of_a_json_text() -> None:
     assert all(math.isnan(value) for value in features.values([layout], missing, [])[0])
     assert features.field(record("not JSON {"), "boxes") is None
     assert math.isnan(features.values([record('{"x": -1}')], ["x"], ["x"])[0, 0])
+
+
+def test_what_no_number_can_hold_is_no_number() -> None:
+    """A model may write four hundred digits, or open a list twenty thousand times."""
+    found = features.values([record(json.dumps({"x": 10**400})), record("[" * 20_000)], ["x"], [])
+    assert all(math.isnan(value) for value in found[:, 0])
+    assert math.isnan(features.values([record(json.dumps({"x": 10**400}))], ["x"], ["x"])[0, 0])

@@ -132,3 +132,14 @@ def test_refusals() -> None:
         mixture.fit(layouts(50), section(features=["depth"]), 0)
     with pytest.raises(Refusal, match="9 records for 5 folds"):
         mixture.fit(layouts(9), section(), 0)
+
+
+def test_a_text_is_judged_by_the_fold_without_its_record() -> None:
+    """The whole fit knows the right text of a record, and an answer is a variation of it: both meet one yardstick."""
+    records = rows(120, 3)
+    fit = mixture.fit(records, section(features=NUMBERS, log=[], relative=[], categorical=[], rows_per_parameter=1), 0)
+    assert fit.inside(records) == (fit.scores >= fit.model.threshold).tolist()
+    easier = density.log_prob(fit.model, records) >= fit.model.threshold
+    assert easier.sum() > sum(fit.inside(records)), "its own fit finds more of them likely"
+    # A record that was not in the fit has a fold too.
+    assert len(fit.inside(rows(5, 4))) == 5
