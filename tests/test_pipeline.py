@@ -354,3 +354,11 @@ def test_make_help_names_every_target() -> None:
     shown = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
     assert len(phony) >= 5
     assert [name for name in sorted(phony) if not re.search(rf"^\s*(?:make )?{name}\b", shown, re.M)] == []
+
+
+def test_git_tracks_nothing_that_dvc_keeps() -> None:
+    """DVC refuses to run a stage whose output git tracks: the first `dvc repro` of a clone would end there."""
+    outs = sorted(set().union(*(stage.outs for stage in PIPELINE.values())))
+    assert len(outs) >= 20
+    tracked = subprocess.run(["git", "ls-files", "--", *outs], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert tracked.stdout == ""
