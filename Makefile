@@ -47,7 +47,7 @@ lint: setup ## ruff and mypy
 	mypy
 
 test: setup lint ## everything a commit must pass
-	OMP_NUM_THREADS=1 pytest
+	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 recipe: ## copy recipes/NAME.yaml over params.yaml (FORCE=1 drops local edits)
 	@test -f "recipes/$(NAME).yaml" || { echo "make recipe NAME=...; there are: $(basename $(notdir $(wildcard recipes/*.yaml)))"; exit 1; }

@@ -30,9 +30,9 @@ def _need(rule: Rule, text: str) -> Miss:
     parts, met = sentences(text), dict[str, str]()
     for part in {"all": parts, "head": parts[:1], "tail": parts[-1:]}[rule.get("where", "all")]:
         if not any(re.search(pattern, part) for pattern in rule.get("unless", [])):
-            met |= {pattern: found[0] for pattern in rule["of"] if (found := re.search(pattern, part))}
+            met |= {pattern: found[0] for pattern in rule.get("of", []) if (found := re.search(pattern, part))}
     # A sheet may hold fewer words than the rule asks for; then all of them are enough.
-    return max(0, min(rule["limit"], len(rule["of"])) - len(met)), next(iter(met.values()), "")
+    return max(0, min(rule["limit"], len(rule.get("of", []))) - len(met)), next(iter(met.values()), "")
 
 
 def _forbid(rule: Rule, text: str) -> Miss:
@@ -54,12 +54,12 @@ def _order(rule: Rule, text: str) -> Miss:
     # A sentence said again, or the same words found again, is no further step.
     told = "".join(dict.fromkeys(_SENTENCE.findall(text)))
     place, met = 0, list[str]()
-    for pattern in rule["of"]:
+    for pattern in rule.get("of", []):
         for found in re.compile(pattern).finditer(told, place):
             if found[0] not in met:
                 place, met = found.end(), [*met, found[0]]
                 break
-    return len(rule["of"]) - len(met), next(iter(met), "")
+    return len(rule.get("of", [])) - len(met), next(iter(met), "")
 
 
 def _length(rule: Rule, text: str) -> Miss:

@@ -52,6 +52,7 @@ class Header(Section):
     gates: dict[str, float]  # rule -> the best total of a text that misses it
     words: Words
     rules: dict[str, Rule]
+    optional: list[str] = Field(default=[])  # fields that a source need not have: a rule over one then sees no words
 
 
 class Cell(Section):
@@ -139,7 +140,7 @@ class Rubric:
         choices = {key: _any(values) for key, values in words.items()}
         lines: list[dict[str, Any]] = [{"dimensions": list(self.header.dimensions), "gates": list(self.header.gates)}]
         for name, rule in self._of(kind).items():
-            row = {"rule": name, **rule.model_dump(exclude={"types"}, exclude_defaults=True)}
+            row = {"rule": name, **rule.model_dump(exclude={"types", "of", "unless"}, exclude_defaults=True)}
             filled = {"of": _fill(rule.of, words, choices, apart=rule.check == "need")}
             filled["unless"] = _fill(rule.unless, words, choices)
             lines.append(row | {key: patterns for key, patterns in filled.items() if patterns})
@@ -147,7 +148,8 @@ class Rubric:
 
     def messages(self, kind: str, label: str, facts: dict[str, Any], known: Words, text: str) -> list[dict[str, str]]:
         """The prompt for one text: its type, the sheet, the rules and the text; nothing about who wrote it."""
-        sheet = {key: neutral(value) for key, value in prompts.slots(facts).items()}
+        sheet = dict.fromkeys(self.header.optional, "")
+        sheet |= {key: neutral(value) for key, value in prompts.slots(facts).items()}
         # `<key>_names` of a list of objects are what the fact checks call its own words.
         words = {key: [neutral(word) for word in own(facts, key.removesuffix("_names"))] for key in sheet}
         words["numbers"] = sorted(set(re.findall(r"\d+(?:\.\d+)?", " ".join(sheet.values()))))

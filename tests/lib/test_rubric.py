@@ -271,3 +271,16 @@ def test_an_unknown_slot_of_a_rule_is_refused_with_its_line(tmp_path: Path) -> N
     sheet = small(tmp_path, ("of: [$name]", "of: [$nmae]"))
     with pytest.raises(Refusal, match=r"note\.md:12: unknown slot \$nmae; did you mean \$name"):
         sheet.messages("note", "note", {"name": "Alma"}, {}, "x")
+
+
+def test_a_field_that_a_source_need_not_have_gives_a_rule_no_words(tmp_path: Path) -> None:
+    sheet = small(tmp_path, ("version: 1", "version: 1\noptional: [alias]"), ("of: [$praised]", "of: [$alias]"))
+    facts = {"name": "Alma"}
+    without = checks(sheet.messages("note", "note", facts, {}, "x")[-1]["content"])
+    within = checks(sheet.messages("note", "note", facts | {"alias": ["Al", "Ma"]}, {}, "x")[-1]["content"])
+    assert (without["tone"].get("of", []), within["tone"]["of"]) == ([], ["Al", "Ma"])
+
+
+def checks(prompt: str) -> dict:
+    lines = re.search(r"<checks>\n(.*?)\n</checks>", prompt, re.S)[1].splitlines()
+    return {row["rule"]: row for row in map(json.loads, lines) if "rule" in row}
