@@ -8,7 +8,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help setup repro report blind label unblind blind-serve test lint recipe base lock bench
+.PHONY: help setup repro report verify rejudge seeds judge-card blind label unblind blind-serve test lint recipe base lock bench
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,8 +26,20 @@ repro: setup ## from source material to a judged, merged model, then the report
 	dvc repro
 	@python -m stages.report $(BASE)
 
-report: setup ## what changed against BASE (main): reports/summary.md and reports/index.html
-	@python -m stages.report $(BASE)
+report: setup ## what changed against BASE (main); MIN_SCORE=4.2 MAX_REGRESSION=0.1 make it a gate
+	@python -m stages.report $(BASE) $(if $(MIN_SCORE),--min-score "$(MIN_SCORE)") $(if $(MAX_REGRESSION),--max-regression "$(MAX_REGRESSION)")
+
+verify: setup ## compute every number of the report again from stored rows, without a model or a judge
+	@python -m stages.verify
+
+rejudge: setup ## today's judge on the stored answers of old experiments (EXPS="exp-a main~3")
+	@python -m stages.rejudge $(EXPS)
+
+seeds: setup ## how far the scores move when only the training seed differs (N=3 runs in all)
+	@python -m stages.seeds --n $(or $(N),3)
+
+judge-card: setup ## what the judge finds of planted defects: reports/metrics/card.json
+	dvc repro card
 
 blind: setup ## a page that asks people which text is better (N=40 PAIR="tuned:base" QUESTION="..." FORCE=1)
 	@python -m stages.blind build --n $(or $(N),40) $(addprefix --pair ,$(PAIR)) --question "$$QUESTION" $(if $(FORCE),--force)
@@ -47,6 +59,7 @@ lint: setup ## ruff and mypy
 	mypy
 
 test: setup lint ## everything a commit must pass
+	@bash .ci/browser
 	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 recipe: ## copy recipes/NAME.yaml over params.yaml (FORCE=1 drops local edits)

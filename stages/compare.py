@@ -1,7 +1,7 @@
 """compare: the one table people read, golden, tuned and base beside each other, with intervals and denominators.
 
-reads   data/checks.jsonl, data/judgements/<system>.jsonl, reports/metrics/evaluate.json,
-        reports/metrics/judge/<system>.json
+reads   data/checks.jsonl, data/judgements/<system>.jsonl, data/judgements/controls.jsonl,
+        data/preferences.jsonl, reports/metrics/evaluate.json, reports/metrics/judge/<system>.json
 writes  reports/metrics/compare.json
 params  compare, seed
 """
@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from stages.lib import difference, jsonl, missing, scoreboard, stats
+from stages.lib import contest, difference, jsonl, missing, repeats, scoreboard, stats
 from stages.lib.jsonl import Record
 from stages.lib.params import Refusal, Section, run
 from stages.lib.scoreboard import SYSTEMS
@@ -133,11 +133,16 @@ def main(compare: Compare, seed: int) -> None:
     by = same({system: jsonl.read_json(f"reports/metrics/judge/{system}.json") for system in SYSTEMS})
     joined = join(jsonl.read("data/checks.jsonl", "id", "system"), judged, compare.shares)
     clusters = len({row["item"] for row in joined["golden"]})
-    controls = jsonl.read_json("reports/metrics/evaluate.json")["controls"]
+    planted = jsonl.read("data/judgements/controls.jsonl", "id", "control", "outcome")
+    if {row["judge_id"] for row in planted} - set(by["judge_ids"].values()):
+        raise Refusal("data/judgements/controls.jsonl: judged by another judge than golden; run `dvc repro`")
     numbers = {
         **summary(joined, compare, seed),
         **by,
-        "controls": controls,
+        "controls": jsonl.read_json("reports/metrics/evaluate.json")["controls"],
+        "judge_controls": repeats.controls(planted, judged["golden"]),
+        "repeats": {system: repeats.summary(judged[system]) for system in SYSTEMS},
+        "preferences": contest.whole(jsonl.read("data/preferences.jsonl", "id", "pair"), by["score_kind"]),
         "clusters": clusters,
         "shares": compare.shares,
     }

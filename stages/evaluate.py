@@ -9,10 +9,9 @@ params  evaluate, filter, rules, seed
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 
-from stages.lib import bench, checks, density, facts, jsonl, kinds, mixture
+from stages.lib import bench, checks, controls, density, facts, jsonl, kinds, mixture
 from stages.lib.bench import SYSTEMS, Bench, Numbers, Rows, share
 from stages.lib.checks import Filter, World
 from stages.lib.jsonl import Record
@@ -28,24 +27,6 @@ class Evaluate(Section):
     budget: Count  # characters of a sample for distinct-n, which falls with length and so is taken at a fixed one
     draws: Count
     near: Fraction  # containment or Jaccard of 8-grams from which an answer is a near-copy of a training text
-
-
-def golden(record: Record) -> str:
-    return str(record["completion"][-1]["content"])
-
-
-def controls(test: list[Record], seed: int) -> dict[str, dict[str, str]]:
-    """Good texts in the wrong place, which a check that sees anything must refuse: id to text.
-
-    swapped: the golden of the same item and another type. other: the golden of another item and the same type.
-    """
-    found: dict[str, dict[str, str]] = {"swapped": {}, "other": {}}
-    for record in test:
-        for name, same, differs in (("swapped", "item", "type"), ("other", "type", "item")):
-            fits = [r for r in test if r[same] == record[same] and r[differs] != record[differs]]
-            if fits:
-                found[name][record["id"]] = golden(random.Random(f"{seed}/{name}/{record['id']}").choice(fits))
-    return found
 
 
 def checked(
@@ -76,7 +57,7 @@ def gather(
     test: list[Record], answers: Rows, section: Evaluate, world: World, fit: mixture.Fit | None, seed: int
 ) -> Rows:
     """Every text checked, in the order of the test records: golden, the answers, the controls."""
-    texts = {"golden": {record["id"]: golden(record) for record in test}}
+    texts = {"golden": {record["id"]: controls.golden(record) for record in test}}
     for name, rows in answers.items():
         texts[name] = {row["id"]: row["text"] for row in rows}
         if texts[name].keys() != texts["golden"].keys() or len(rows) != len(test):
@@ -84,7 +65,7 @@ def gather(
             raise Refusal(f"data/answers/{name}.jsonl: other ids than data/test.jsonl: {odd[:3]}; run `dvc repro`")
     cut = {(name, row["id"]) for name, rows in answers.items() for row in rows if row.get("finish", "stop") != "stop"}
     found = {}
-    for name, part in {**texts, **controls(test, seed)}.items():
+    for name, part in {**texts, "swapped": controls.swapped(test, seed), "other": controls.other(test, seed)}.items():
         pairs = [(r, part[r["id"]], (name, r["id"]) not in cut) for r in test if r["id"] in part]
         found[name] = checked(section, name, pairs, world, fit)
     return found
@@ -95,7 +76,7 @@ def held_out(records: list[Record], section: Evaluate, likely: density.Density, 
     confirmed."""
     if "in_distribution" not in section.checks:
         return None
-    return mixture.fit([{"id": r["id"], "type": r["type"], "text": golden(r)} for r in records], likely, seed)
+    return mixture.fit([{"id": r["id"], "type": r["type"], "text": controls.golden(r)} for r in records], likely, seed)
 
 
 def sampled(
@@ -135,7 +116,7 @@ def main(evaluate: Evaluate, filter: Filter, rules: facts.Rules, seed: int) -> N
     test = jsonl.read("data/test.jsonl", "id", "item", "type", "facts", "completion")
     validation = jsonl.read("data/validation.jsonl", "id", "item", "type", "facts", "completion")
     learnt = jsonl.read("data/train.jsonl", "completion", "facts")
-    train = [golden(record) for record in learnt]
+    train = [controls.golden(record) for record in learnt]
     answers = {name: jsonl.read(f"data/answers/{name}.jsonl", "id", "finish") for name in SYSTEMS[1:]}
     fit = held_out([*validation, *test], evaluate, filter.density, seed)
     world = checks.world(rules, fit.model if fit else None, train, evaluate.near)

@@ -1,107 +1,89 @@
 """report: the results as a page to read and a summary to paste, beside what changed against a revision of git.
 
 Not a stage of DVC: it depends on git revisions, which no dependency can name. `make report BASE=main` runs it. The same
-inputs give the same bytes; run times go to the terminal only.
+inputs give the same bytes; run times and prices go to the terminal only. With --min-score or --max-regression it is a
+gate: the page is written all the same, and the exit code is 3 where it is closed.
 
-reads   params.yaml, dvc.lock, prompts/, reports/metrics/, reports/plots/, data/test.jsonl, data/checks.jsonl,
-        data/judgements/, .work/times/stages.jsonl
+reads   params.yaml, dvc.lock, prompts/, reports/metrics/, reports/plots/, data/, models/base,
+        .dvc/cache, .work/times/stages.jsonl
 writes  reports/index.html, reports/summary.md
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from stages.lib import conduct, evidence, html, jsonl, material, people, process, results, revision, sieve
+from stages.lib import (
+    banner,
+    conduct,
+    costs,
+    digest,
+    evidence,
+    gate,
+    health,
+    html,
+    jsonl,
+    masks,
+    material,
+    people,
+    process,
+    results,
+    revision,
+    sieve,
+    verdict,
+)
+from stages.lib.digest import headings
 from stages.lib.evidence import SYSTEMS
 from stages.lib.figures import figure
 from stages.lib.html import Safe, el
 from stages.lib.params import Refusal
 from stages.lib.revision import Snapshot
-from stages.lib.verdict import alerts, verdict
 
 PAGE, SUMMARY = Path("reports/index.html"), Path("reports/summary.md")
 
 SECTIONS: dict[str, Callable[[Snapshot, Snapshot], Safe]] = {
     "Scores": results.scores,
     "Checks": results.checks,
+    "Side by side": results.browser,
+    "Changes": process.changed,
     "Contract": conduct.contract,
     "Decoding": conduct.decoding,
     "Kinds of text": conduct.kinds,
-    "Side by side": results.browser,
-    "People": people.section,
-    "Changes": process.changed,
     "Data funnel": material.funnel,
     "Filter": sieve.impact,
     "Split": material.split,
     "Tokens": material.tokens,
     "Training": process.training,
+    "Mask preview": masks.section,
     "Merge": process.merge,
+    "Cost ledger": costs.section,
+    "Judge health": health.section,
+    "People": people.section,
     "Provenance": process.provenance,
 }
-
-
-def headings(now: Snapshot) -> dict[str, str]:
-    """Headings of the short table, and the shares of compare.json under them."""
-    return {key.replace("_", " "): key for key in now.metric("compare", "shares") or []}
 
 
 def page(now: Snapshot, old: Snapshot) -> str:
     """The whole document."""
     sections = {name: build(now, old) for name, build in SECTIONS.items()}
     kept = {name.lower().replace(" ", "-"): (name, body) for name, body in sections.items() if body}
-    lines = [el("li", line, class_=kind) for kind, line in alerts(now, old)]
+    lines = [el("li", line, class_=kind) for kind, line in banner.alerts(now, old)]
+    here = Path(html.__file__).parent
+    style, script, chinese = ((here / f"report.{end}").read_text("utf-8") for end in ("css", "js", "zh.json"))
     body = html.join(
         el("h1", f"anneal report, recipe {now.params.get('recipe', 'unknown')}"),
-        el("p", verdict(now), class_="verdict"),
+        *(el("p", line, class_="verdict") for line in verdict.lines(now)),
         el("p", old.note or f"compared with {old.name}", class_="soft"),
         el("ul", *lines, class_="alerts") if lines else "",
         el("nav", *(el("a", name, href=f"#{key}") for key, (name, _) in kept.items())),
         *(el("section", el("h2", name), section, id=key) for key, (name, section) in kept.items()),
+        html.data(json.loads(chinese), "zh"),
     )
-    here = Path(html.__file__).parent
-    style, script = ((here / name).read_text("utf-8") for name in ("report.css", "report.js"))
     return html.page("anneal report", body, style, script)
-
-
-def cell(value: Any) -> str:
-    """Text inside Markdown: nothing in it opens a column, a tag or a line."""
-    return str(value).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
-
-
-def grid(head: list[str], rows: list[list[Any]]) -> list[str]:
-    return ["", *(f"| {' | '.join(map(cell, row))} |" for row in [head, ["---"] * len(head), *rows]), ""]
-
-
-def summary(now: Snapshot, old: Snapshot) -> str:
-    """Markdown that fits a comment: verdict, alerts, the table, the first changes."""
-    overall, shares = now.metric("compare", "overall") or {}, headings(now)
-    lines = [f"**{cell(verdict(now))}**", "", cell(old.note or f"Compared with {old.name}.")]
-    lines += ["", *(f"- {'**Attention**: ' if kind == 'bad' else ''}{cell(line)}" for kind, line in alerts(now, old))]
-    rows = [
-        [
-            name,
-            c["n"],
-            f"{figure(c['score'])} ({c['n_scored']} scored)",
-            *(figure(c[key], True) for key in shares.values()),
-        ]
-        for name, c in ((name, overall[name]) for name in SYSTEMS if name in overall)
-    ]
-    lines += grid(["", "n", now.metric("compare", "score_kind") or "score", *shares], rows)
-    if not old.note:
-        params = [[key, figure(a), figure(b)] for key, a, b in revision.changes(old.params, now.params)]
-        lines += ["Params:", *grid(["key", old.name, "here"], params[:20])] if params else ["Params: the same.", ""]
-        numbers = [row for row in process.numbers(now, old) if process.headline(row[0])]
-        lines += (
-            ["Metrics:", *grid(["key", old.name, "here", "change"], numbers[:16])]
-            if numbers
-            else ["Metrics: the same."]
-        )
-    return "\n".join(lines).rstrip() + "\n"
 
 
 def show(now: Snapshot) -> None:
@@ -111,36 +93,50 @@ def show(now: Snapshot) -> None:
     from rich.text import Text
 
     console = Console()
-    made = Table(title=Text(verdict(now)))
+    for line in verdict.lines(now):
+        console.print(Text(line, style="bold"), soft_wrap=True)
+    made = Table()
     for name in ("", "n", "score", *headings(now)):
         made.add_column(name, justify="right" if name else "left")
     overall = now.metric("compare", "overall") or {}
     for name, column in ((name, overall[name]) for name in SYSTEMS if name in overall):
-        shares = (figure(column[key], True) for key in headings(now).values())
-        made.add_row(name, figure(column["n"]), figure(column["score"]), *shares)
+        shares = (figure(column.get(key), True) for key in headings(now).values())
+        made.add_row(name, figure(column.get("n")), figure(column.get("score")), *shares)
     console.print(made)
     times = evidence.seconds()
     console.print(", ".join(f"{stage} {took:.0f} s" for stage, took, _ in times) if times else "", style="dim")
-    if line := evidence.outbound(now.params)[1]:
-        console.print(line, soft_wrap=True, highlight=False)
+    for line in (evidence.outbound(now.params)[1], costs.money(now)):
+        if line:
+            console.print(line, soft_wrap=True, highlight=False)
 
 
-def main() -> int:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("base", nargs="?", default="main", help="revision of git to compare with (default: main)")
-    base = parser.parse_args().base
+    parser.add_argument("--min-score", help="the tuned mean below which the exit code is 3, 1 to 5")
+    parser.add_argument("--max-regression", help="how much of it may be lost against base before it is 3, 0 to 4")
+    return parser.parse_args()
+
+
+def main() -> int:
+    words = arguments()
     try:
-        now, old = revision.here(), revision.at(base)
+        least = gate.limit("MIN_SCORE", words.min_score, gate.LOWEST, gate.HIGHEST)
+        most = gate.limit("MAX_REGRESSION", words.max_regression, 0, gate.HIGHEST - gate.LOWEST)
+        now, old = revision.here(), revision.at(words.base)
         jsonl.write_text(PAGE, page(now, old))
-        jsonl.write_text(SUMMARY, summary(now, old))
+        jsonl.write_text(SUMMARY, digest.summary(now, old))
+        closed = gate.reasons(now, old, least, most)
     except Refusal as err:
         print(f"report: {err}", file=sys.stderr)
         return 1
     show(now)
     print(f"{old.note or f'compared with {old.name}'}\n{SUMMARY}\n{PAGE.resolve().as_uri()}")
-    return 0
+    if closed:
+        print(f"report: gate closed: {'; '.join(closed)}", file=sys.stderr)
+    return gate.CLOSED if closed else 0
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ class Train(Section):
     eval_steps: Count
     patience: Count | None
     samples: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0)]  # added to the seed of all: the same records, learnt anew
     keep: Literal["best", "last"]
 
 
@@ -160,7 +161,7 @@ def main(seed: int, threads: int, train: Train) -> None:
     code = [Path(str(module.__file__)) for module in (chat, decode, lora, model, rows, sampling, template, training)]
     folder = work("train") / training.fingerprint([*data, *code, Path(__file__)], values)
     fresh, start = training.checkpoint(folder) is None, time.monotonic()
-    trainer = learn(train, seed, tokenizer, learnt, held, folder)
+    trainer = learn(train, seed + train.seed, tokenizer, learnt, held, folder)
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
         adapter = trainer.accelerator.unwrap_model(trainer.model)

@@ -37,6 +37,15 @@ def folder(toy: Path) -> Path:
         jsonl.write(f"data/judgements/{system}.jsonl", rows)
         judged = {"judge_ids": {"one": "j"}, "score_kind": "rule score"}
         jsonl.write_json(f"reports/metrics/judge/{system}.json", judged)
+    planted = [{"id": f"p{i}/ad", "item": f"p{i}", "outcome": "ok", "judge_id": "j"} for i in range(10)]
+    marks = {"null": 1.0, "again": 5.0}
+    rows = [row | {"control": name, "score": score} for name, score in marks.items() for row in planted]
+    jsonl.write("data/judgements/controls.jsonl", rows)
+    met = {"pair": "tuned:base", "sample": 0, "outcome": "ok", "judge_id": "p", "lengths": [9, 9]}
+    jsonl.write("data/preferences.jsonl", [
+        {**{key: row[key] for key in ("id", "item")}, "type": "ad", **met, "first": a, "second": b, "verdict": v}
+        for row in planted for a, b, v in (("tuned", "base", "A>B"), ("base", "tuned", "B>>A"))
+    ])  # fmt: skip
     jsonl.write("data/checks.jsonl", checks)
     control = {"n": 20, "mean": 0.0}
     jsonl.write_json("reports/metrics/evaluate.json", {"controls": {"swapped": control, "other": control}})
@@ -234,3 +243,23 @@ def test_dimensions_share_one_correction(folder: Path) -> None:
     assert set(found["ad"]) == {"tone", "form"}
     assert found["ad"]["tone"]["mean"] > 0
     assert found["ad"]["form"]["reason"] == "all ties: no text differs"
+
+
+def test_controls_stand_beside_golden_and_another_judge_is_refused(folder: Path) -> None:
+    found = run()["judge_controls"]
+    assert {name: (row["n"], row["mean"], row["at_golden"]) for name, row in found.items()} == {
+        "null": (10, 1.0, 0.0), "again": (10, 5.0, 1.0)}  # fmt: skip
+    assert found["null"]["reason"] == "no variance: all clusters say the same"
+    assert 4.5 < found["null"]["golden"] < 5
+    rows = jsonl.read("data/judgements/controls.jsonl")
+    jsonl.write("data/judgements/controls.jsonl", [{**row, "judge_id": "k"} for row in rows])
+    with pytest.raises(Refusal, match=r"controls\.jsonl: judged by another judge than golden; run `dvc repro`"):
+        run()
+
+
+def test_who_beats_whom_stands_beside_the_scores(folder: Path) -> None:
+    found = run()["preferences"]
+    assert list(found["pairs"]) == ["tuned:base"]
+    won = found["pairs"]["tuned:base"]
+    assert (won["win"]["n"], won["win"]["won"], won["orders"]["consistency"], won["withheld"]) == (10, 10, 1.0, "")
+    assert found["matrix"]["base"]["tuned"]["mean"] == 0.0

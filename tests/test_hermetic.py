@@ -21,7 +21,7 @@ from .conftest import ROOT, Stage, load_yaml, pipeline
 
 PIPELINE = pipeline()
 LIGHT = ["base", "generate", "clean", "filter", "reject", "format", "split"]
-LIGHT += ["evaluate", "judge@golden", "judge@base", "judge@tuned", "compare"]
+LIGHT += ["evaluate", "judge@golden", "judge@base", "judge@tuned", "judge@controls", "card", "prefer", "compare"]
 HEAVY = ["train", "align", "merge", "answer@base", "answer@tuned", "accept"]
 ITEMS = 16
 # A few steps of a small model: what is learnt does not matter here, only that it is the same twice.

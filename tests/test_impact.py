@@ -32,10 +32,10 @@ done
 """
 
 # What follows a change of: the comparison, the tuned model's answers, all answers, the judge, the records.
-TUNED = "answer@tuned accept evaluate judge@tuned compare"
+TUNED = "answer@tuned accept evaluate judge@tuned prefer compare"
 ANSWERS = f"answer@base judge@base {TUNED}"
-JUDGES = "judge@base judge@golden judge@tuned compare"
-SPLIT = f"split train align merge judge@golden {ANSWERS}"
+JUDGES = "judge@base judge@controls judge@golden judge@tuned card prefer compare"
+SPLIT = f"split train align merge judge@controls judge@golden card {ANSWERS}"
 FORMAT = f"format {SPLIT}"
 FILTER = f"filter reject {FORMAT}"
 CLEAN = f"clean {FILTER}"
@@ -49,6 +49,7 @@ PARAMS = {
     "answer.presets": ANSWERS,
     "base.corpus": BASE,
     "base.steps": BASE,
+    "card.items": "card",
     "clean.max_attempts": CLEAN,
     "compare.tie": "compare",
     "evaluate.metrics": "evaluate compare",
@@ -58,9 +59,12 @@ PARAMS = {
     "generate.items": GENERATE,
     "generate.per_item": GENERATE,
     "judge.model": JUDGES,
+    "judge.controls": JUDGES,
     "judge.temperature": JUDGES,
     "merge.tolerance": f"merge {TUNED}",
     "model.name": BASE,
+    "prefer.pairs": "prefer compare",
+    "prefer.tie": "prefer compare",
     "recipe": GENERATE,
     "reject.weak": f"reject {FORMAT}",
     "rules.banned": FILTER,
@@ -73,6 +77,7 @@ PARAMS = {
     "train.epochs": f"train align merge {TUNED}",
     "train.lora.r": f"train align merge {TUNED}",
     "train.lr": f"train align merge {TUNED}",
+    "train.seed": f"train align merge {TUNED}",
     "types": GENERATE,
 }
 
@@ -83,6 +88,8 @@ FILES = {
     "prompts/$/reject": f"reject {FORMAT}",
     "prompts/$/format": FORMAT,
     "prompts/$/judge": JUDGES,
+    "prompts/$/prefer": "prefer compare",
+    "data/raw/$/planted": "card",
     "data/raw/$/products.jsonl": GENERATE,
     "data/raw/$/offline": GENERATE,
     "data/raw/$/rules": FILTER,
@@ -101,7 +108,9 @@ FILES = {
     "stages/answer.py": ANSWERS,
     "stages/accept.py": "accept evaluate compare",
     "stages/evaluate.py": "evaluate compare",
-    "stages/judge.py": JUDGES,
+    "stages/judge.py": "judge@base judge@controls judge@golden judge@tuned card compare",
+    "stages/card.py": "card",
+    "stages/prefer.py": "prefer compare",
     "stages/compare.py": "compare",
 }
 
@@ -109,7 +118,7 @@ FILES = {
 MODULES = {
     f"base {GENERATE}": "jsonl params privacy prompts",
     GENERATE: "chunks essays markdown meta personal pii plain table text",
-    f"{GENERATE} answer@base judge@base": "calls ledger limit llm loop offline phrases provider reply",
+    f"{GENERATE} answer@base judge@base": "calls ledger limit llm loop offline phrases provider replay reply",
     FILTER: "checks density facts features impact layout mixture verse",
     BASE: "corpus documents grammar model pretraining probes tiny",
     FORMAT: "budget chat rows template wordings",
@@ -118,9 +127,14 @@ MODULES = {
     f"train align merge answer@base judge@base {TUNED}": "decode",
     f"merge {TUNED}": "adapter",
     ANSWERS: "presets search served",
-    JUDGES: "checker rubric",
-    "accept evaluate compare": "constrain ladder stats",
-    "compare": "difference missing scoreboard",
+    JUDGES: "checker grading rubric stubs",
+    f"evaluate {JUDGES}": "controls",
+    "accept evaluate compare": "constrain ladder",
+    "accept evaluate card compare": "stats",
+    "card": "detection places planted",
+    "card compare": "agreement repeats",
+    "prefer compare": "pairs",
+    "compare": "contest difference length missing preference scoreboard",
     "evaluate compare": "authors bench kinds measures spans style variety",
 }
 FILES |= {f"stages/lib/{name}.py": cost for cost, names in MODULES.items() for name in names.split()}

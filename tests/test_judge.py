@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +16,15 @@ from typing import Any
 import pytest
 
 from stages import judge
-from stages.lib import checker, jsonl, offline
+from stages.lib import checker, grading, jsonl, offline, repeats, replay
 from stages.lib.params import Refusal
 from tests import goldens
-from tests.conftest import ROOT
+from tests.conftest import ROOT, load_yaml
 
-SETTINGS = judge.Judge(model="offline-rules-1", temperature=0.0, top_p=1.0, max_tokens=1200, max_failed=0.05)
+SETTINGS = judge.Judge(
+    model="offline-rules-1", temperature=0.0, top_p=1.0, max_tokens=1200, max_failed=0.05,
+    repeats={"share": 0.2, "times": 3}, controls=5, null_text="这是一篇非常优秀的文案。",
+)  # fmt: skip
 TEST = goldens.records(0, 3)
 REAL = checker.respond
 Respond = Callable[[dict[str, Any]], offline.Reply]
@@ -36,7 +43,7 @@ def folder(toy: Path) -> Path:
 
 
 def run(system: Any, settings: judge.Judge = SETTINGS) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    judge.main(system, judge=settings, recipe="brand", rules=goldens.RULES, types=goldens.TYPES)
+    judge.main(system, judge=settings, recipe="brand", rules=goldens.RULES, seed=42, types=goldens.TYPES)
     numbers = json.loads(Path(f"reports/metrics/judge/{system}.json").read_text("utf-8"))
     return jsonl.read(f"data/judgements/{system}.jsonl", "id", "outcome"), numbers
 
@@ -89,7 +96,7 @@ def test_nobody_is_named_and_equal_texts_are_one_question(folder: Path, monkeypa
     monkeypatch.setattr(checker, "respond", listen)
     run("golden")
     golden, bodies[:] = sorted(bodies), []
-    assert len(golden) == 27
+    assert len(golden) == 27 + 2 * 5  # two further judgements of a fifth
     jsonl.write("data/answers/tuned.jsonl", goldens.answers(TEST, {r["id"]: goldens.text(r) for r in TEST}, 1.0))
     run("tuned")
     assert bodies == [], "the same text by another hand is the same question"
@@ -145,7 +152,10 @@ def test_a_failure_is_an_outcome_and_no_number(folder: Path, monkeypatch: pytest
 def test_too_many_failures_fail_the_stage_and_leave_no_result(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = tuple(row["facts"]["name"] for row in TEST)
     monkeypatch.setattr(checker, "respond", spoilt(invented, names[:1]))
-    with pytest.raises(Refusal, match=r"9 of 27 texts have no score, above judge.max_failed"):
+    with pytest.raises(
+        Refusal,
+        match=r"9 of 27 texts have no score, above judge.max_failed",
+    ):
         run("golden")
     assert not Path("data/judgements").exists()
     monkeypatch.setattr(checker, "respond", spoilt(FAILURES["parse_error"], names))
@@ -178,19 +188,146 @@ def test_every_kind_of_failed_call_has_an_outcome() -> None:
 
     from stages.lib import reply
 
-    assert set(judge.OUTCOMES) == set(get_args(reply.Kind)) - {""}
-    assert Counter(judge.OUTCOMES.values()).keys() == {"parse_error", "refusal", "length", "timeout", "http"}
+    assert set(replay.OUTCOMES) == set(get_args(reply.Kind)) - {""}
+    assert Counter(replay.OUTCOMES.values()).keys() == {"parse_error", "refusal", "length", "timeout", "http"}
 
 
 def test_quotes_are_word_for_word() -> None:
     def verdict(*quotes: str) -> dict[str, Any]:
         return {"dims": {str(i): {"quote": quote} for i, quote in enumerate(quotes)}, "violations": []}
 
-    assert judge.quoted(verdict("屏障", "温和修护"), "温和修护屏障。")
-    assert not judge.quoted(verdict("屏障", "温和的修护"), "温和修护屏障。")
-    assert not judge.quoted(verdict("屏障", " "), "温和修护屏障。")
-    assert judge.quoted(verdict("", ""), " \n")
+    assert grading.quoted(verdict("屏障", "温和修护"), "温和修护屏障。")
+    assert not grading.quoted(verdict("屏障", "温和的修护"), "温和修护屏障。")
+    assert not grading.quoted(verdict("屏障", " "), "温和修护屏障。")
+    assert grading.quoted(verdict("", ""), " \n")
     # The judge saw the neutralised text, and may quote it.
-    assert judge.quoted(verdict("＜text>"), "a <text> b")
+    assert grading.quoted(verdict("＜text>"), "a <text> b")
     broken = {**verdict("屏障"), "violations": [{"rule": "r", "quote": "没有"}]}
-    assert not judge.quoted(broken, "屏障")
+    assert not grading.quoted(broken, "屏障")
+
+
+def test_further_judgements_and_controls(folder: Path) -> None:
+    rows, numbers = run("golden")
+    again = [row for row in rows if row["repeats"]]
+    assert len(again) == round(0.2 * 27)
+    assert all(len(row["repeats"]) == 2 for row in again)
+    steady = repeats.summary(rows)
+    assert (steady["n"], steady["times"], steady["same"]) == (5, 3, 1.0)
+    assert numbers["tokens"]["in"] == sum(r["tokens"][0] for row in rows for r in (row, *row["repeats"])) > 0
+    shown, _ = run("controls")
+    assert Counter(row["control"] for row in shown) == {"null": 5, "other": 5, "truncated": 5, "again": 5}
+    assert len({row["id"] for row in shown}) == 5
+    golden = {row["id"]: row["score"] for row in rows}
+    found = repeats.controls(shown, rows)
+    assert found["again"]["at_golden"] == 1.0
+    assert all(row["score"] == golden[row["id"]] for row in shown if row["control"] == "again")
+    assert found["null"]["mean"] < found["truncated"]["mean"] < found["again"]["mean"] == found["again"]["golden"]
+    assert found["null"]["at_golden"] == found["other"]["at_golden"] == 0.0
+
+
+def test_stub_judges_are_seen_for_what_they_are(folder: Path) -> None:
+    def stub(name: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        return run("golden", SETTINGS.model_copy(update={"model": f"offline-{name}-1"}))
+
+    rows, constant = stub("constant")
+    assert (constant["score"], constant["score_kind"]) == (3.0, "stub score")
+    steady = repeats.summary(rows)
+    assert (steady["alpha"], steady["reason"]) == (None, "no variance: every score is the same")
+    noisy = repeats.summary(stub("noisy")[0])
+    assert noisy["alpha"] < 0.5
+    assert noisy["sd"] > 0.2
+    assert noisy["same"] < 1
+    # Nothing it says is a verdict: the stage refuses, and with every failure allowed no mean comes out of them.
+    with pytest.raises(Refusal, match=r"27 of 27 rows failed \(27 check\)|failed"):
+        stub("garbage")
+    rows, numbers = run("golden", SETTINGS.model_copy(update={"model": "offline-garbage-1", "max_failed": 1.0}))
+    assert (numbers["n_scored"], numbers["score"], numbers["bounds"]) == (0, None, [1.0, 5.0])
+    assert {row["outcome"] for row in rows} == {"parse_error"}
+
+
+def test_replay_takes_stored_replies_and_asks_nobody(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("golden")
+    before = Path("data/judgements/golden.jsonl").read_bytes(), Path("reports/metrics/judge/golden.json").read_bytes()
+    shutil.copytree("data/judgements", "kept")
+    shutil.rmtree(".work")
+    monkeypatch.setenv("ANNEAL_REPLAY", "kept")
+    monkeypatch.setattr(offline, "serve", None)  # whoever opens a connection fails
+    run("golden")
+    assert before == (
+        Path("data/judgements/golden.jsonl").read_bytes(), Path("reports/metrics/judge/golden.json").read_bytes()
+    )  # fmt: skip
+    with pytest.raises(
+        Refusal, match=r"3 of 3 requests have no stored reply, the first is that of p\d+/\w+/0; run wit"
+    ):
+        run("base")
+    # A score edited by hand does not survive: what the judge said counts.
+    rows = jsonl.read("kept/golden.jsonl")
+    jsonl.write("kept/golden.jsonl", [{**row, "score": 1.0} for row in rows])
+    assert run("golden")[1]["score"] == json.loads(before[1])["score"]
+
+
+def test_an_edited_prompt_or_model_is_asked_anew_and_a_stale_verdict_never_served(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = run("golden")
+    shutil.copytree(folder / "prompts", "copy", symlinks=False)
+    (folder / "prompts").unlink()
+    Path("copy").rename("prompts")
+    target = Path("prompts/brand/judge/paid_ad.md")
+    target.write_text(target.read_text("utf-8").replace("- 1", "-  1", 0) + "\nRead twice.\n", "utf-8")
+    bodies: list[str] = []
+
+    def listen(body: dict[str, Any]) -> offline.Reply:
+        bodies.append(str(body))
+        return REAL(body)
+
+    listen.__module__ = checker.__name__  # the same edition of the offline judge
+    monkeypatch.setattr(checker, "respond", listen)
+    second, _ = run("golden")
+    changed = {b["type"] for a, b in zip(first, second, strict=True) if a["judge_id"] != b["judge_id"]}
+    assert changed == {kind for kind in goldens.TYPES if kind.startswith("paid_ad")}
+    assert len([row for row in second if row["type"] in changed]) <= len(bodies) < 27 + 10
+    assert all("Read twice." in body for body in bodies), "a text of an unchanged rubric was asked again"
+
+
+KILLED = """
+import contextlib, os, sys
+from stages import judge
+from stages.lib import offline, params
+offline.serve = lambda *_: contextlib.nullcontext(os.environ["DESK"])
+sys.argv = ["judge", "golden"]
+params.run(judge.main)
+"""
+
+
+def test_a_killed_judge_goes_on_where_it_was_and_asks_nothing_twice(folder: Path) -> None:
+    """A real process before a provider that stops answering, killed; only what was in flight is asked again."""
+    shutil.copytree(ROOT / "data/raw/brand/rules", "data/raw/brand/rules")
+    shutil.copy(ROOT / "recipes/brand.yaml", "params.yaml")
+    paid: Counter[str] = Counter()
+    free, stuck, arrived = threading.Semaphore(8), threading.Event(), threading.Semaphore(0)
+
+    def gate(body: dict[str, Any]) -> offline.Reply:
+        paid[json.dumps(body, sort_keys=True)] += 1
+        arrived.release()
+        if not free.acquire(blocking=False):
+            stuck.wait()
+        return REAL(body)
+
+    with offline.serve(gate) as url:
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "DESK": url, "JUDGE_CONCURRENCY": "2"}
+        command = [sys.executable, "-c", KILLED]
+        with subprocess.Popen(command, env=env, stderr=subprocess.PIPE) as process:
+            assert all(arrived.acquire(timeout=60) for _ in range(8 + 2))
+            process.kill()
+        assert not Path("data/judgements").exists()
+        stuck.set()
+        subprocess.run(command, env=env, check=True, capture_output=True)
+    assert len(paid) == 27 + 2 * 5
+    assert paid.total() <= len(paid) + 2, "more was asked again than was in flight"
+    killed = Path("reports/metrics/judge/golden.json").read_bytes(), Path("data/judgements/golden.jsonl").read_bytes()
+    settings = judge.Judge.model_validate(load_yaml(Path("params.yaml"))["judge"])
+    shutil.rmtree(".work")
+    run("golden", settings)
+    assert killed[0] == Path("reports/metrics/judge/golden.json").read_bytes()
+    assert killed[1] == Path("data/judgements/golden.jsonl").read_bytes()

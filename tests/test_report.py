@@ -10,135 +10,13 @@ from typing import Any
 import pytest
 
 from stages import report
-from stages.lib import evidence, process, revision, verdict
-from stages.lib.revision import Snapshot
+from stages.lib import evidence, process, revision
+
+from .lib.finished import PARAMS, metrics, pair, preset
+from .lib.keeping import judgement, keep
 
 NASTY = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"> & | </script>"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-
-
-def column(score: float, strict: float, **more: Any) -> dict[str, Any]:
-    ends = {"score": [score - 0.1, score + 0.1], "strict": [0.1, 0.9], "all_facts": [None, None], "stop_rate": [0.8, 1]}
-    base = {
-        "n": 4,
-        "n_scored": 4,
-        "score": score,
-        "strict": strict,
-        "all_facts": strict,
-        "stop_rate": 1.0,
-        "name": 1.0,
-        "facts": 0.5,
-    }
-    return {**base, "intervals": ends, "bounds": [score - 1, score + 1], **more}
-
-
-def gap(mean: float, low: float | None, high: float | None) -> dict[str, Any]:
-    return {"n": 4, "clusters": 2, "mean": mean, "low": low, "high": high, "se": 0.1, "p": 0.25, "detectable": 0.4}
-
-
-def preset() -> dict[str, Any]:
-    figures = {"strict": gap(0.9, 0.8, 1.0), "rouge_l": gap(0.7, 0.6, 0.8), "distinct_2": 0.31, "distinct_4": 0.52}
-    return {**figures, "runs": 1, "self_bleu": 44.5, "overrun": gap(0.0, 0.0, 0.0), "stopped": gap(1.0, 1.0, 1.0)}
-
-
-def style() -> dict[str, Any]:
-    """Texts written as two writers; the first is as near to himself as his noise is, and far from the second."""
-    near = {"n": 4, "words": 0.01, "words_noise": 0.02, "auc": 0.55, "type_token": 0.4}
-    far = {**near, "words": 0.33, "auc": 0.99}
-    writers = {"Li": {"Li": near, "Wu": far}, "Wu": {"Li": far, "Wu": near}}
-    return {"n": 8, "authors": writers, "copied": {"n": 8, "median": 4.0, "p95": 9.0, "longest": 12}}
-
-
-def metrics() -> dict[str, Any]:
-    """What a sound run leaves; small, but of the shape that the stages write."""
-    systems = {"golden": column(4.5, 1.0), "tuned": column(4.0, 0.75), "base": column(1.5, 0.0)}
-    best = {"golden": 2, "tuned": 1, "base": 0, "tie": 1, "n": 4}
-    block = {
-        **systems,
-        "difference": gap(2.5, 2.2, 2.8) | {"p_holm": 0.5},
-        "to_golden": gap(-0.5, -1, 0.1),
-        "best": best,
-    }
-    share = {"n": 4, "clusters": 2, "mean": 0.75, "se": 0.1, "low": 0.5, "high": 0.9}
-    rules = {"strict": share, "all_facts": share, "type": share, "by_type": {}}
-    names = ("golden", "tuned", "base")
-    found = {
-        "compare": {
-            "overall": systems, **{key: block[key] for key in ("difference", "to_golden", "best")},
-            "by_type": {"ad": block, "note": block}, "score_kind": "model score", "clusters": 2,
-            "judge_ids": {"ad": "j1"}, "controls": {"swapped": {**share, "mean": 0.0}},
-        },
-        "evaluate": {
-            "n": 4, "rules": dict.fromkeys(names, rules), "controls": {"swapped": {**share, "mean": 0.0}},
-            "stops": {name: {"stopped": share, "overrun": share} for name in names},
-            "copies": {name: {"near": share, "exact": share} for name in names},
-            "likelihood": {"tuned": {"bits_per_byte": 0.31}, "base": {"bits_per_byte": 1.5}},
-            "accepted": {"strict": {**share, "mean": 1.0}, "type": share},
-            "decoding": {"tuned": {"greedy": preset(), "sample": {**preset(), "runs": 3, "less_first": {
-                "strict": gap(-0.05, -0.1, 0.02), "rouge_l": gap(-0.2, -0.3, -0.1), "stopped": gap(0, None, None)}}}},
-            "layouts": {name: {"strict": share, "mended": share, "components": 0.8} for name in names},
-            "verses": {name: {"rhyme": {**share, "mean": 0.625}, "unknown": 7} for name in names},
-            "styles": {name: style() for name in names},
-        },
-        "judge/tuned": {"n": 4, "outcomes": {"ok": 3, "parse_error": 1}, "judge_ids": {"ad": "j1"}},
-        "accept": {
-            "n": 4, "accepted": {**share, "mean": 1.0}, "first": share, "none": {"n": 0, "share": 0.0},
-            "rungs": {
-                "constrained": {"open": 0, "candidates": 0, "accepted": 0, "share": 0.0},
-                "first": {"open": 4, "candidates": 4, "accepted": 3, "share": 0.75},
-                "temperature 0.3": {"open": 1, "candidates": 2, "accepted": 1, "share": 0.25},
-            },
-            "attempts": {"p50": 1, "p95": 3}, "tokens": 100, "tokens_per_accepted": 25.0,
-            "rejections": {"length": 1, "type": 2},
-        },
-        "generate": {
-            "n": 40, "pii": {"found": {"email": 2, "id_card": 1}, "texts": 2, "of": 14},
-            "essays": {"documents": 3, "chunks": 14, "short": 1, "dropped": {"tables": 2}},
-        },
-        "clean": {"n": 40, "failing": 0},
-        "filter": {
-            "n": 40, "kept": 30, "dropped": {"type": 6, "density": 4}, "types": {"ad": {"n": 20, "kept": 15}},
-            "features": {"length": {"p5": 2.0, "p5_kept": 2.0, "p50": 3.0, "p50_kept": 3.0, "p95": 4.0, "p95_kept": 3.5,
-                                    "ks": 0.25, "mean": 3.0}, "rare": {}},
-            "density": {
-                "n": 34, "percentile": 10.0, "threshold": -8.5, "features": ["length"],
-                "curve": {"p10": {"threshold": -8.5, "kept": 30, "least": {"ad": 0.7}},
-                          "p2": {"threshold": -9.0, "kept": 33, "least": {"ad": 0.9}}},
-                "names": {"colour": {"total_variation": 0.125, "names": {
-                    "red": {"n": 30, "kept": 29, "share": 0.9, "share_kept": 0.97, "retention": 0.97, "flagged": False},
-                    "blue": {"n": 4, "kept": 1, "share": 0.1, "share_kept": 0.03, "retention": 0.25, "flagged": True},
-                }}},
-                "lowest_kept": [{"id": "a1/ad/0", "log_prob": -8.4, "text": "A text that just stays."}],
-                "highest_dropped": [{"id": "a2/ad/0", "log_prob": -8.6, "text": "A long text. " * 99}],
-            },
-        },
-        "format": {
-            "rows": 29, "over_length": {"rows": 0, "share": 0.0}, "tasks": {},
-            "masks": {"rows": 29, "masked": 29, "stop_learnt": 29},
-            "tokens": {"prompt": {"p50": 12, "max": 20}, "completion": {"p50": 40, "max": 90}},
-            "budget": {"fields": {"system": 100, "user": 200, "template": 100, "completion": 1600, "total": 2000},
-                       "repeated": 0, "warnings": ["one wording only: write more into wordings.md"]},
-        },
-        "split": {
-            "records": {"train": 20, "validation": 5, "test": 4},
-            "certificate": {"shared_items": 0, "crossing_pairs": 0, "near_duplicate": 0.7,
-                            "test_in_train": {"jaccard": 0.4, "alike": ["a/1", "b/1"], "containment": 0.5}},
-        },
-        "train": {"steps": 30, "validation_loss": {"best": 0.51}, "tokens": {"learnt": 1100},
-                  "parameters": {"trainable": 100_000}},
-        "merge": {"prompts": 8, "largest_difference": 0.00002, "tolerance": 0.001, "greedy_match": 1.0},
-    }  # fmt: skip
-    # Through JSON, so that the parts above are shared by nobody.
-    copied: dict[str, Any] = json.loads(json.dumps(found))
-    return copied
-
-
-PARAMS: dict[str, Any] = {
-    "recipe": "toy", "seed": 1, "types": {"ad": "An ad", "note": "A note"}, "generate": {"pii": "mask"},
-    "train": {"lr": 0.001, "epochs": 12, "batch_size": 4, "accumulation": 1, "packing": None},
-    "accept": {"checks": ["type", "length"], "temperatures": [0.3]}, "filter": {"density": {"log": ["length"]}},
-    "answer": {"presets": {"greedy": {}, "sample": {}}}, "privacy": {"local_only": True},
-}  # fmt: skip
 
 
 def write(path: str, value: Any) -> None:
@@ -228,15 +106,21 @@ def test_a_run_without_git_is_a_page_in_order(project: Path, monkeypatch: pytest
     assert "no git repository here" in said.text
     assert "no git repository here" in summary
     heads = [attributes["id"] for tag, attributes in said.elements if tag == "section"]
-    # Nobody has voted: tests/test_blind.py has the section of people.
-    assert heads == [name.lower().replace(" ", "-") for name in report.SECTIONS if name != "People"]
+    # Nobody has voted: tests/test_blind.py has the section of people; tests/lib/test_masks.py has a tokenizer.
+    absent = ("People", "Mask preview")
+    assert heads == [name.lower().replace(" ", "-") for name in report.SECTIONS if name not in absent]
     sentence = "tuned is better than base by 2.50 [2.20, 2.80] (model score, 1 to 5; n = 4 in 2 items, 95% interval)"
     assert sentence in said.text
     assert f"**{sentence}**" in summary
     sound = ("0 items on two sides", "differ by at most 2e-05", "6 type, 4 density", "An ad", "29 of 29 rows")
     more = ("in all 100.0%", "less greedy", "unknown line ends", "14 chunks", "masked (generate.pii: mask)")
+    tests = (
+        "3 pass in tuned only and 0 in base only; McNemar p = 0.25).",
+        "Judges tried: 1.",
+        "UNCALIBRATED: no votes",
+    )
     least = ("few steps: 60", "one wording only", "total variation 12.5%", "the 1 lowest kept", "4 validation prompts")
-    for words in (*sound, *more, *least, "outbound connections: not measured"):
+    for words in (*sound, *more, *tests, *least, "outbound connections: not measured"):
         assert words in said.text, words
 
 
@@ -255,7 +139,7 @@ def test_what_a_recipe_has_no_figures_of_is_left_out(project: Path, monkeypatch:
     said = Page(page)
     heads = {attributes["id"] for tag, attributes in said.elements if tag == "section"}
     assert heads == {name.lower().replace(" ", "-") for name in report.SECTIONS} - {
-        "contract", "decoding", "kinds-of-text", "people",
+        "contract", "decoding", "kinds-of-text", "mask-preview", "people",
     }  # fmt: skip
     for words in ("prompts that pass", "Personal data", "outbound", "documents were cut"):
         assert words not in said.text, words
@@ -293,7 +177,7 @@ def test_connections_are_counted_over_the_newest_run_of_each_stage(
     assert "**Attention**: 2 connections left this machine although privacy.local_only is true" in summary
     write("params.yaml", {**PARAMS, "privacy": {"local_only": False}})
     code, page, summary = run(monkeypatch)
-    assert "connections" not in page + summary
+    assert "connections" not in Page(page).text + summary
 
 
 def test_nothing_has_run_yet(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,6 +237,38 @@ def test_what_changed_is_shown_and_nothing_else(project: Path, monkeypatch: pyte
     assert "| train.lr | 0.001 | 2e-05 |" in summary
     assert "| compare.overall.tuned.strict | 0.75 | 0.50 | -0.25 |" in summary
     assert "by_type" not in summary
+
+
+def test_prompts_are_compared_as_unified_diffs(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("prompts/toy/judge/ad.md", "".join(f"line {i}\n" for i in range(20)))
+    commit(project)
+    write("prompts/toy/judge/ad.md", "".join(f"line {i}\n" if i != 9 else "line nine\n" for i in range(20)))
+    page = run(monkeypatch, "main")[1]
+    lines = re.findall(
+        r"<span(?: class=\"(\w+)\")?>([^<]*)</span>", page.split('<pre class="diff">')[1].split("</pre>")[0]
+    )
+    assert [text for _, text in lines][1:] == [
+        "+++ here", "@@ -8,5 +8,5 @@", " line 7", " line 8", "-line 9", "+line nine", " line 10", " line 11",
+    ]  # fmt: skip
+    assert [name for name, _ in lines] == ["", "", "", "", "", "minus", "plus", "", ""]
+
+
+def test_texts_that_regressed_are_linked_to_the_browser(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [f"a{i}/ad/0" for i in range(2)]
+    was, now = ([judgement(i, score) for i in ids] for score in (4.0, 3.0))
+    md5 = keep(was)
+    outs = f"outs: [{{path: data/judgements/tuned.jsonl, md5: {md5}}}]"
+    write("dvc.lock", f"schema: '2.0'\nstages:\n  judge@tuned:\n    cmd: x\n    {outs}\n")
+    commit(project)
+    rows("data/judgements/tuned.jsonl", now)
+    _, page, summary = run(monkeypatch, "main")
+    links = [a.get("href") for tag, a in Page(page).elements if tag == "a"]
+    assert [link for link in links if link in ("#a0/ad/0", "#a1/ad/0")] == ["#a0/ad/0", "#a1/ad/0"]
+    shown = json.loads(re.findall(r'id="rows">(.*?)</script>', page)[0])
+    assert [row["id"] for row in shown] == ids, "where the links lead to"
+    assert "| An ad | 4.50 | 4.00 | 1.50 | +2.50 [+2.20, +2.80] | -1.00 |" in summary
+    assert run(monkeypatch, "main", "--max-regression", "0.5")[0] == 3
+    assert run(monkeypatch, "main", "--max-regression", "1")[0] == 0
 
 
 def test_a_checkout_in_a_folder_of_a_repository(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -420,6 +336,11 @@ def test_markup_in_texts_is_shown_and_never_run(project: Path, monkeypatch: pyte
     found["filter"]["features"][NASTY] = {"ks": 0.5}
     found["format"]["budget"]["warnings"] = [NASTY]
     found["generate"]["pii"]["found"] = {NASTY: 1}
+    found["card"] |= {"family": [NASTY], "blind_to": [NASTY], "left_out": {NASTY: NASTY}}
+    found["card"]["defects"] = {NASTY: found["card"]["defects"]["fake"]}
+    found["compare"]["preferences"]["pairs"] = {NASTY: pair(sentence=NASTY, withheld=NASTY), "tuned:base": pair()}
+    found["compare"]["judge_controls"] = {NASTY: {"at_golden": 0.5, "n": 4, "reason": NASTY}}
+    found["compare"]["dims"] = {NASTY: {NASTY: {"n": 1}}}
     write("reports/plots/samples.tsv", f"step\tn\t{NASTY}\n10\t4\t0.5\n")
     for name, value in found.items():
         write(f"reports/metrics/{name}.json", value)
@@ -429,7 +350,7 @@ def test_markup_in_texts_is_shown_and_never_run(project: Path, monkeypatch: pyte
     said = Page(page)
     assert said.text.count(NASTY) > 20
     scripts = [attributes for tag, attributes in said.elements if tag == "script"]
-    assert [s.get("id") for s in scripts] == ["rows", "labels", None]
+    assert [s.get("id") for s in scripts] == ["rows", "labels", "zh", None]
     assert not {tag for tag, _ in said.elements} & {"img", "iframe", "link", "object", "form", "base"}
     links = {value for _, attributes in said.elements for key, value in attributes.items() if key in ("href", "src")}
     assert all(str(link).startswith("#") for link in links)
@@ -461,85 +382,62 @@ def test_the_reasons_go_before_the_records(project: Path) -> None:
     assert least[0]["systems"]["tuned"]["dims"]["facts"] == [3, "", ""]
 
 
-def sound(**edits: Any) -> Snapshot:
-    """The sound run with one metric set: `compare__overall__tuned__stop_rate=0.5`."""
-    found = metrics()
-    for place, value in edits.items():
-        *way, last = place.split("__")
-        target: Any = found
-        for key in way:
-            target = target[key]
-        target[last] = value
-    return Snapshot("here", "", found, PARAMS)
-
-
-def test_a_sound_run_raises_no_alert() -> None:
-    assert verdict.alerts(sound(), sound()) == []
+def test_without_a_card_the_verdict_shows_no_score(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("reports/metrics/card.json").unlink()
+    code, page, summary = run(monkeypatch)
+    assert code == 0
+    lines = re.findall(r'<p class="verdict">(.*?)</p>', page)
+    assert len(lines) == 1
+    assert lines[0].startswith("No difference shown in how often tuned and base pass strict")
+    assert lines[0].endswith("no judge card for this judge: `make judge-card`")
+    assert "2.50" not in summary.splitlines()[0]
 
 
 @pytest.mark.parametrize(
-    ("kind", "words", "edits"),
+    ("words", "code", "said"),
     [
-        ("bad", "tuned: 1 of 4 texts have no score (1 parse_error)", {"compare__overall__tuned__n_scored": 3}),
-        ("bad", "golden: 4 of 4 texts have no score", {"compare__overall__golden__n_scored": 0}),
-        ("bad", "2.5% of tuned answers do not stop", {"compare__overall__tuned__stop_rate": 0.975}),
-        ("bad", "leak: 2 items are on two sides", {"split__certificate__shared_items": 2}),
-        ("bad", "leak: 7 near-duplicates cross", {"split__certificate__crossing_pairs": 7}),
-        ("bad", "3 records were longer than format.max_length", {"format__over_length": {"rows": 3}}),
-        ("bad", "50.0% of the control 'swapped' pass strict", {"compare__controls": {"swapped": {"mean": 0.5}}}),
-        ("bad", "6.0% of the control 'other' pass strict", {"compare__controls": {"other": {"mean": 0.06}}}),
-        ("note", "'other' pass strict: it sees the form", {"compare__controls": {"other": {"mean": 0.96}}}),
-        ("bad", "2 of 4 answers pass accept.checks on no rung", {"accept__none": {"n": 2, "share": 0.5}}),
-        (
-            "bad",
-            "differential missingness: 9 of",
-            {"compare__missing": {"sentence": "differential missingness: 9 of 20"}},
-        ),
-        ("note", "golden scores at the top", {"compare__overall__golden__score": 4.95}),
-        ("note", "it does not see persuasion", {"compare__score_kind": "rule score"}),
+        (["--min-score", "4"], 0, ""),
+        (["--min-score", ""], 0, ""),
+        (["--min-score", "4.2"], 3, "gate closed: tuned scores 4.00 [3.90, 4.10], under MIN_SCORE 4.2"),
+        (["--max-regression", "0.1"], 3, "gate closed: MAX_REGRESSION has nothing to compare with: no git repository"),
+        (["--min-score", "four"], 1, "MIN_SCORE=four: a number from 1 to 5"),
+        (["--max-regression", "-1"], 1, "MAX_REGRESSION=-1: a number from 0 to 4"),
     ],
 )
-def test_alerts(kind: str, words: str, edits: dict[str, Any]) -> None:
-    now = sound(**edits)
-    found = verdict.alerts(now, now)
-    assert [name for name, _ in found] == [kind]
-    assert words in found[0][1]
+def test_the_gate_has_an_exit_code_and_one_line(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    words: list[str], code: int, said: str,
+) -> None:  # fmt: skip
+    found, page, _ = run(monkeypatch, *words)
+    assert found == code
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == bool(said)
+    assert not said or lines[0].startswith(f"report: {said}")
+    assert bool(page) == (code != 1), "a closed gate still leaves the page that says why"
 
 
-def test_alert_of_another_recipe() -> None:
-    old = Snapshot("main", "", metrics(), {**PARAMS, "recipe": "other"})
-    assert verdict.alerts(sound(), old) == [("note", "main holds the recipe other: its numbers are of other texts")]
+@pytest.mark.parametrize("name", sorted(metrics()))
+def test_any_part_may_be_missing_or_of_an_older_form(project: Path, name: str) -> None:
+    """Half a pipeline is a report, and so is one whose metrics lack the keys that came later."""
+    old = revision.at("main")
+    Path(f"reports/metrics/{name}.json").unlink()
+    assert "</html>" in report.page(revision.here(), old)
+    write(f"reports/metrics/{name}.json", {})
+    assert "</html>" in report.page(revision.here(), old)
+    whole = metrics()[name]
+    for key in whole:
+        write(f"reports/metrics/{name}.json", {k: v for k, v in whole.items() if k != key})
+        assert "</html>" in report.page(revision.here(), old), key
+        assert report.digest.summary(revision.here(), old), key
 
 
-@pytest.mark.parametrize(
-    ("found", "words"),
-    [
-        (gap(2.5, 2.2, 2.8), "tuned is better than base by 2.50 [2.20, 2.80]"),
-        (gap(-0.5, -0.9, -0.1), "tuned is worse than base by 0.50 [0.10, 0.90]"),
-        (gap(0.1, -0.2, 0.4), "No difference shown between tuned and base: +0.10 [-0.20, +0.40]"),
-        (gap(0.0, 0.0, 0.0), "No difference shown"),
-        (
-            gap(0.7, None, None),
-            "tuned − base is +0.70 (model score, 1 to 5; n = 4 in 2 items: too few for an interval)",
-        ),
-        (
-            gap(0.7, None, None) | {"reason": "no variance: all clusters say the same"},
-            "tuned − base is +0.70 (model score, 1 to 5; n = 4 in 2 items: no variance: all clusters say the same)",
-        ),
-        (
-            gap(0.01, -0.02, 0.04) | {"state": "equivalent", "margin": 0.1},
-            "tuned and base are as good as each other, within ±0.1: +0.01 [-0.02, +0.04]",
-        ),
-        ({**gap(0, None, None), "mean": None}, "Nothing is compared yet"),
-    ],
-)
-def test_verdict_says_what_the_interval_allows(found: dict[str, Any], words: str) -> None:
-    assert verdict.verdict(sound(compare__difference=found)).startswith(words)
-
-
-def test_an_open_verdict_says_what_would_have_been_seen() -> None:
-    said = verdict.verdict(sound(compare__difference=gap(0.1, -0.2, 0.4) | {"state": "open", "detectable": 0.45}))
-    assert said.endswith("; a true one of 0.45 would show 4 times in 5")
+def test_the_very_words_that_a_judge_objects_to_are_in_the_page(project: Path) -> None:
+    found = [{"rule": "banned", "quote": q} for q in ("enjoy", "enjoy", "not in the text", "", "Buy")]
+    ids = [f"a{i}/ad/0" for i in range(2)]
+    rows("data/judgements/tuned.jsonl", [judgement(i, 3.0) | {"violations": found} for i in ids])
+    shown, _ = evidence.browser()
+    assert shown[0]["systems"]["tuned"]["quotes"] == ["Buy", "enjoy"]
+    assert shown[0]["systems"]["base"]["quotes"] == [], "rows of an older form have none"
 
 
 def test_a_broken_metrics_file_is_named(

@@ -29,7 +29,7 @@ PARAMS: dict[str, Any] = {
     "quantize": "none", "dtype": "bfloat16", "turns": "last", "epochs": 3, "batch_size": 8, "accumulation": 1,
     "batches": "length", "packing": None, "optimizer": "adamw_torch", "lr": 0.01, "schedule": "cosine",
     "warmup": 0.05, "weight_decay": 0.01, "adam_beta2": 0.98, "max_grad_norm": 1.0, "checkpointing": False,
-    "log_steps": 3, "eval_steps": 5, "patience": None, "samples": 2, "keep": "best",
+    "log_steps": 3, "eval_steps": 5, "patience": None, "samples": 2, "seed": 0, "keep": "best",
 }  # fmt: skip
 
 

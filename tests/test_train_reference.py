@@ -20,7 +20,7 @@ from .test_train import PARAMS, project, section
 
 RECIPE: dict[str, Any] = {
     "lora": {**PARAMS["lora"], "dropout": 0.0}, "dtype": "float32", "epochs": 1, "log_steps": 1, "eval_steps": 100,
-    "keep": "last", "lr": 0.02, "weight_decay": 0.1, "max_grad_norm": 0.5, "warmup": 0.3,
+    "seed": 0, "keep": "last", "lr": 0.02, "weight_decay": 0.1, "max_grad_norm": 0.5, "warmup": 0.3,
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from .params import Count, Section, Share
 
 ATTEMPTS = 6  # requests for one row in one run
 RAISES = 2  # times that max_tokens is doubled for an answer that was cut short
+ASKED = ("model", "temperature", "top_p", "max_tokens")  # of a Chat, what the answer hangs on
 _AGAIN: dict[reply.Kind, int] = {"length": RAISES, "content_filter": 1}  # repeats after a reply of this kind
 
 
@@ -48,10 +49,16 @@ class Answer:
     errors: list[str] = field(default_factory=list)
     tokens_in: int = 0
     tokens_out: int = 0
+    request: str = ""  # what was asked, as a hash; the same on every road
 
 
 def accept(text: str) -> str:
     return text
+
+
+def _hash(parts: list[Any]) -> str:
+    text = json.dumps(parts, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass
@@ -81,9 +88,11 @@ class Row:
         return body
 
     def key(self) -> str:
-        parts = [self.identity, self.body(), self.call.sample, len(self.refused)]
-        text = json.dumps(parts, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return _hash([self.identity, self.body(), self.call.sample, len(self.refused)])
+
+    def request(self) -> str:
+        """What is asked, whoever answers and however often: rows keep it, and a replay finds their reply by it."""
+        return _hash([self.chat.model_dump(include=set(ASKED)), self.call.messages, self.call.sample])
 
     def refuse(self, kind: reply.Kind) -> None:
         """Count a reply of this run that is no answer."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from . import html
 from .evidence import SYSTEMS
-from .figures import change, estimate, figure
+from .figures import change, estimate, figure, told
 from .html import Safe, el, fold, table
 from .revision import Snapshot
 
@@ -36,6 +36,7 @@ def contract(now: Snapshot, _old: Snapshot) -> Safe:
     words = (
         f"An answer must pass {', '.join(wanted)}; one that does not is asked for again, rung by rung. "
         f"{figure((found.get('accepted') or {}).get('n'))} records: accepted at the first attempt "
+        f"{told(found.get('first'))}, in all {told(found.get('accepted'))}."
     )
     spent = found.get("attempts") or {}
     cost = (
@@ -51,7 +52,7 @@ def contract(now: Snapshot, _old: Snapshot) -> Safe:
     why = sorted((found.get("rejections") or {}).items(), key=lambda pair: (-pair[1], pair[0]))
     reasons = table(["failed check", "attempts"], [[name, figure(n)] for name, n in why]) if why else NONE
     return html.join(
-        el("p", words, estimate(found.get("first")), ", in all ", estimate(found.get("accepted")), "."),
+        el("p", words),
         el("p", cost),
         table(["rung", "open", "candidates", "answered", "of all"], rows),
         fold("why attempts were rejected", reasons) if why else NONE,

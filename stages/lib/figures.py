@@ -38,6 +38,21 @@ def span(value: Any, low: Any, high: Any, share: bool = False) -> Safe:
     return html.join(figure(value, share), el("span", ends, class_="interval"))
 
 
+def told(found: Any, share: bool = True) -> str:
+    """A metric that is a mean with its interval, as words inside a sentence."""
+    mean, low, high = ((found or {}).get(key) for key in ("mean", "low", "high"))
+    if low is None or high is None:
+        return figure(mean, share)
+    if share:
+        low, high = max(low, 0.0), min(high, 1.0)
+    return f"{figure(mean, share)} [{figure(low, share)}, {figure(high, share)}]".replace("%,", ",")
+
+
+def chance(p: float | None) -> str:
+    """A p-value in a sentence; none is 0."""
+    return "no p" if p is None else "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
 def estimate(found: Any, share: bool = True) -> Safe:
     """The same from a metric that is a mean with its interval, or a bare number."""
     if isinstance(found, dict):

@@ -26,6 +26,14 @@ def read(path: str | Path, *keys: str) -> list[Record]:
             continue
         try:
             record = json.loads(raw.decode("utf-8"))
+            if b"\\ud" in raw.lower():  # half a pair of surrogates is JSON, and no text that could be written again
+                json.dumps(record, ensure_ascii=False).encode()
+        except UnicodeEncodeError as err:
+            raise Refusal(
+                f"{path}:{number}: \\u{ord(str(err.object)[err.start]):x} is half a character; remove it"
+            ) from None
+        except RecursionError:
+            raise Refusal(f"{path}:{number}: nested too deeply to be read; a record is an object of values") from None
         except UnicodeDecodeError as err:
             raise Refusal(f"{path}:{number}:{err.start + 1}: not UTF-8; save the file as UTF-8") from None
         except json.JSONDecodeError as err:

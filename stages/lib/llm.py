@@ -3,7 +3,7 @@
 One loop for all stages that ask. An answer is in the ledger before it is used, so that a killed run pays again only for
 what was in flight, an unchanged one sends nothing, and one changed prompt sends one request. The way there is
 environment: <ROLE>_BASE_URL, _API_KEY, _CONCURRENCY, _TIMEOUT (seconds), _MAX_REQUESTS, and _PRICE_IN and _PRICE_OUT
-per million tokens. ANNEAL_DRY_RUN=1 says what would be sent, and stops.
+per million tokens. ANNEAL_DRY_RUN=1 says what would be sent, and stops; ANNEAL_REPLAY=path takes stored replies.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import jsonl, offline, provider, reply
+from . import jsonl, offline, provider, replay, reply
 from .calls import Answer, Call, Chat, Row, accept
 from .ledger import Ledger
 from .loop import Loop
@@ -75,6 +75,11 @@ def _progress(loop: Loop, cached: int, total: int) -> Iterator[None]:
         yield
 
 
+def _stop_dry(words: str) -> None:
+    if os.environ.get("ANNEAL_DRY_RUN", "0") not in ("", "0"):
+        raise Refusal(f"dry run: {words}")
+
+
 def _send(rows: list[Row], loop: Loop, cached: int, total: int) -> None:
     with _progress(loop, cached, total):
         asyncio.run(loop.go(rows))
@@ -128,14 +133,15 @@ def ask(
     road = provider.road(role, chat.model, respond, material)
     rows = [Row(call, chat, road.identity) for call in calls]
     keys = [row.key() for row in rows]  # now: a row that is asked again takes another key
+    if stored := replay.source():
+        return list(replay.answers(rows, stored, check))
     first: dict[str, Row] = {}
     for key, row in zip(keys, rows, strict=True):
         first.setdefault(key, row)
     with contextlib.closing(Ledger(work("llm") / "ledger.sqlite")) as ledger:
         todo = look_up(list(first.values()), ledger, check)
         cached = len(calls) - len(todo)
-        if os.environ.get("ANNEAL_DRY_RUN", "0") not in ("", "0"):
-            raise Refusal(f"dry run: would send {len(todo)} of {len(calls)} {role} requests, {cached} are answered")
+        _stop_dry(f"would send {len(todo)} of {len(calls)} {role} requests, {cached} are answered")
         if todo:
             with provider.opened(road, respond) as ready:
                 _send(todo, Loop(ready, ledger, check), cached, len(calls))
@@ -143,6 +149,6 @@ def ask(
     for key, call in zip(keys, calls, strict=True):
         answer = first[key].answer
         assert answer is not None, f"{call.id} was neither answered nor failed"
-        answers.append(replace(answer, id=call.id))
+        answers.append(replace(answer, id=call.id, request=first[key].request()))
     _report([*earlier, *answers], chat, role, len(calls) if total is None else total)
     return answers

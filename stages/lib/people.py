@@ -21,6 +21,12 @@ def uncalibrated(now: Snapshot) -> str:
     return "" if "" in why else why[0] if why else "no votes of people (make blind, make label)"
 
 
+def caution(now: Snapshot) -> Safe:
+    """What stands at every table of a judge whose scores nobody has held against people's."""
+    why = uncalibrated(now)
+    return el("p", f"UNCALIBRATED: {why}", class_="mark bad") if why else Safe("")
+
+
 def section(now: Snapshot, _old: Snapshot) -> Safe:
     """Both sheets, as far as their votes were counted."""
     return html.join(*(_sheet(kind, found) for kind in LABELLED if (found := now.metric("human", kind))))

@@ -152,10 +152,17 @@ def refuse_remote(root: Path, error: type[Exception] = Breach) -> None:
                     f"{path}: remote {name!r} is {_shown(url)}: privacy.local_only allows folders of this machine; "
                     f"`dvc remote modify {name} url <folder>`, or remove it"
                 )
+        for section, key in (("studio", "token"), ("exp", "auto_push")):
+            if (parser.get(section, key, fallback=None) or "").lower() not in ("", "false", "no", "off", "0"):
+                drop = f"`dvc config --unset {section}.{key}`"
+                raise error(f"{path}: {section}.{key} is set: privacy.local_only keeps experiments here; {drop}")
         calls |= {key: value for key in calls if (value := parser.get("core", key, fallback=None))}
     for key, value in calls.items() if (root / ".dvc/config").is_file() else ():
         if value.lower() not in ("false", "no", "off", "0"):
             raise error(f"{root}/.dvc/config: core.{key} is on: privacy.local_only needs `dvc config core.{key} false`")
     for name in sorted(os.environ):
         if name.endswith("_BASE_URL") and os.environ[name] and not loopback(os.environ[name]):
-            raise error(f"{name}={_shown(os.environ[name])}: privacy.local_only allows an address of this machine only")
+            place = f"{name}={_shown(os.environ[name])}: privacy.local_only allows an address of this machine only"
+            raise error(f"{place}; unset it, or comment it out in .env")
+    if os.environ.get("DVC_STUDIO_TOKEN"):
+        raise error("DVC_STUDIO_TOKEN: DVC would send experiments to Studio, privacy.local_only forbids it; unset it")

@@ -5,7 +5,7 @@ Each section is a function of metrics. Where its stage has not run it is empty, 
 
 from __future__ import annotations
 
-from . import evidence, html, revision
+from . import evidence, holdings, html, outcome, revision
 from .figures import figure, listing
 from .html import Safe, el, fold, table
 from .revision import Snapshot
@@ -16,26 +16,38 @@ LIMIT = 150  # rows of changed metrics that are shown
 
 
 def changed(now: Snapshot, old: Snapshot) -> Safe:
-    """Params, metrics and prompts that differ from the revision."""
+    """Params, prompts, data and texts that differ from the revision, then every metric."""
     if old.note:
         return el("p", old.note)
     same = el("p", "the same", class_="soft")
     params = [[key, figure(a), figure(b)] for key, a, b in revision.changes(old.params, now.params)]
+    parts = [el("h3", "Params"), table(["key", old.name, "here"], params, class_="words") if params else same]
+    parts += [el("h3", "Prompts"), diffs(now, old) or same, holdings.section(now, old), outcome.section(now, old)]
+    return html.join(*parts, el("h3", "Metrics"), metrics(now, old) or same)
+
+
+def diffs(now: Snapshot, old: Snapshot) -> Safe:
+    """Unified diffs of the prompts, one fold for each file."""
+    signs, parts = {"+": "plus", "-": "minus"}, []
+    for path, diff in revision.prompt_diff(old, now).items():
+        # The first two lines name the sides.
+        spans = [
+            el("span", line or " ", class_=signs.get(line[:1]) if number > 1 else None)
+            for number, line in enumerate(diff.splitlines())
+        ]
+        parts.append(fold(path, el("pre", *spans, class_="diff")))
+    return html.join(*parts)
+
+
+def metrics(now: Snapshot, old: Snapshot) -> Safe:
     first = [row for row in numbers(now, old) if headline(row[0])]
     rest = [row for row in numbers(now, old) if not headline(row[0])]
     head = ["key", old.name, "here", "change"]
-    parts = [el("h3", "Params"), table(head[:3], params, class_="words") if params else same]
-    parts += [el("h3", "Metrics"), table(head, first) if first else same]
+    parts = [table(head, first)] if first else []
     if rest:
         more = el("p", f"and {len(rest) - LIMIT} more, see `dvc metrics diff`") if len(rest) > LIMIT else NONE
         parts.append(fold(f"{len(rest)} more", table(head, rest[:LIMIT]), more))
-    parts.append(el("h3", "Prompts"))
-    diffs = revision.prompt_diff(old, now)
-    for path, diff in diffs.items():
-        signs = {"+": "plus", "-": "minus"}
-        lines = (el("span", line or " ", class_=signs.get(line[:1])) for line in diff.splitlines())
-        parts.append(fold(path, el("pre", *lines, class_="diff")))
-    return html.join(*parts, NONE if diffs else same)
+    return html.join(*parts)
 
 
 def headline(key: str) -> bool:
@@ -51,7 +63,10 @@ def numbers(now: Snapshot, old: Snapshot) -> list[list[str]]:
     """Metrics that changed and are numbers, as [key, old, new, change], those of the first table first."""
     judged = revision.rejudged(old, now)
     rows = []
-    for key, before, after in revision.changes(old.metrics, now.metrics):
+    # What one side has no file of is new or gone as a whole; a list of its numbers would say no more.
+    known = old.metrics.keys() & now.metrics.keys()
+    sides = ({name: side.metrics[name] for name in known} for side in (old, now))
+    for key, before, after in revision.changes(*sides):
         if any(isinstance(value, list | str | dict) for value in (before, after)) or key.split(".")[-1] in FINE:
             continue
         both = before is not None and after is not None and not isinstance(after, bool)
@@ -107,7 +122,7 @@ def merge(now: Snapshot, _old: Snapshot) -> Safe:
 
 
 def provenance(now: Snapshot, _old: Snapshot) -> Safe:
-    rows = list(evidence.provenance(now.params).items())
+    rows = [("commit", revision.head() or "–"), *evidence.provenance(now.params).items()]
     ids = (now.metric("judge/tuned", "judge_ids") or {}).items()
     made = table(["", "value"], [*rows, *((f"judge of {name}", value) for name, value in ids)], class_="words")
     line = evidence.outbound(now.params)[1]

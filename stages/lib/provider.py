@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import offline
@@ -80,8 +81,11 @@ def _number(name: str, default: float, least: float, most: float) -> float:
 
 def _edition(respond: offline.Respond, material: Path | None) -> str:
     """Who answers offline: its code and its phrases, so that an edit of either is not answered from the ledger."""
-    code = getattr(sys.modules.get(respond.__module__), "__file__", None)
-    files = [Path(code)] if code else []
+    module = sys.modules.get(respond.__module__)
+    # What it imports speaks too: a judge of pairs applies the rules of another module.
+    used = [each for each in vars(module).values() if isinstance(each, ModuleType)] if module else []
+    near = [each for each in used if each.__name__.startswith("stages.lib.")]
+    files = [Path(each.__file__) for each in [module, *near] if each and each.__file__]
     files += sorted(p for p in material.rglob("*") if p.is_file()) if material else []
     return hashlib.sha256(b"\0".join(p.name.encode() + b"\0" + p.read_bytes() for p in files)).hexdigest()[:16]
 

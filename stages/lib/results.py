@@ -6,10 +6,11 @@ Each section is a function of the present state. Where its stage has not run it 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from . import evidence, html
+from . import evidence, html, outcome, people, verdict
 from .evidence import SYSTEMS
-from .figures import estimate, figure, signed, span
+from .figures import change, estimate, figure, span
 from .html import Safe, el, fold, table
 from .revision import Snapshot
 
@@ -26,34 +27,62 @@ def ordered(now: Snapshot, kinds: Sequence[str]) -> list[str]:
     return sorted(kinds, key=lambda kind: (known.index(kind) if kind in known else len(known), kind))
 
 
-def scores(now: Snapshot, _old: Snapshot) -> Safe:
-    """Per content type: the three systems, their intervals, the paired difference, who is best how often."""
+def _row(now: Snapshot, kind: str, block: dict[str, Any], before: outcome.Numbers | None) -> tuple[list[Any], Any]:
+    """One line of the table of scores, and the bars of the same numbers."""
+    gap, best = block.get("difference") or {}, block.get("best") or {}
+    columns = {s: block.get(s) or {} for s in SYSTEMS}
+    ends = {s: (columns[s].get("intervals") or {}).get("score") or [None, None] for s in SYSTEMS}
+    means = [span(columns[s].get("score"), *ends[s]) for s in SYSTEMS]
+    wins = " / ".join(str(best.get(key, "–")) for key in (*SYSTEMS, "tie"))
+    p = figure(gap.get("p_holm", gap.get("p")))
+    name = "all types" if kind == outcome.ALL else label(now, kind)
+    plain = "all types" if kind == outcome.ALL else str((now.params.get("types") or {}).get(kind, kind))
+    bars = (plain, [(s, columns[s].get("score"), *ends[s]) for s in SYSTEMS])
+    return [name, figure(columns["golden"].get("n")), *means, change(gap), p, outcome.cell(before), wins], bars
+
+
+def scores(now: Snapshot, old: Snapshot) -> Safe:
+    """Per content type and dimension: the three systems, the paired differences, who is best how often."""
     found = now.metric("compare")
     if not found:
         return NONE
-    blocks = {kind: found["by_type"][kind] for kind in ordered(now, list(found.get("by_type", {})))}
-    blocks["all"] = {**found["overall"], **{key: found.get(key) for key in ("difference", "best")}}
-    rows, groups = [], []
-    for kind, block in blocks.items():
-        gap, best = block.get("difference") or {}, block.get("best") or {}
-        ends = {s: (block[s].get("intervals") or {}).get("score") or [None, None] for s in SYSTEMS}
-        means = [span(block[s]["score"], *ends[s]) for s in SYSTEMS]
-        name = "all types" if kind == "all" else label(now, kind)
-        wins = " / ".join(str(best.get(key, "–")) for key in (*SYSTEMS, "tie"))
-        between = html.join(
-            signed(gap.get("mean")),
-            el("span", f" [{signed(gap.get('low'))}, {signed(gap.get('high'))}]", class_="interval"),
-        )
-        rows.append([name, block["golden"]["n"], *means, between, figure(gap.get("p_holm", gap.get("p"))), wins])
-        plain = "all types" if kind == "all" else str((now.params.get("types") or {}).get(kind, kind))
-        groups.append((plain, [(s, block[s]["score"], *ends[s]) for s in SYSTEMS]))
-    head = ["type", "n", *SYSTEMS, "tuned − base", "p", "best: golden / tuned / base / tie"]
+    blocks = {kind: found["by_type"][kind] for kind in ordered(now, list(found.get("by_type") or {}))}
+    blocks[outcome.ALL] = {**(found.get("overall") or {}), **{key: found.get(key) for key in ("difference", "best")}}
+    before = {} if old.note else outcome.changes(now, old)
+    made = [_row(now, kind, block, before.get(kind)) for kind, block in blocks.items()]
+    score = found.get("score_kind", "score")
+    versus = "tuned − tuned at BASE"
+    head = ["type", "n", *SYSTEMS, "tuned − base", "p", versus, "best: golden / tuned / base / tie"]
     caption = (
-        f"Mean {found.get('score_kind', 'score')}, 1 to 5, with 95% intervals clustered over "
-        f"{figure(found.get('clusters'))} items; p of the difference by sign flips of items, Holm-corrected over types."
+        f"Mean {score}, 1 to 5, with 95% intervals clustered over {figure(found.get('clusters'))} items; "
+        "p of the difference by sign flips of items, Holm-corrected over types; ~ where the interval holds 0."
     )
-    chart = html.bars(f"Mean {found.get('score_kind', 'score')} by content type", groups, 1, 5)
-    return html.join(table(head, rows), el("p", caption, class_="soft"), fold("as bars", html.legend(SYSTEMS), chart))
+    compared = old.note or outcome.sentence(now, old, before)
+    chart = html.bars(f"Mean {score} by content type", [bars for _, bars in made], 1, 5)
+    return html.join(
+        people.caution(now), table(head, [row for row, _ in made]),
+        el("p", caption, class_="soft"), el("p", f"BASE: {compared}.", class_="soft"),
+        fold("as bars", html.legend(SYSTEMS), chart), dimensions(now, old),
+    )  # fmt: skip
+
+
+def dimensions(now: Snapshot, old: Snapshot) -> Safe:
+    """The same by dimension of each type; all differences of a column share one Holm correction."""
+    gaps = now.metric("compare", "dims") or {}
+    before = {} if old.note else outcome.dimensions(now, old)
+    rows = []
+    for kind in ordered(now, list(gaps)):
+        for dim, gap in gaps[kind].items():
+            means = [now.metric(f"judge/{s}", "by_type", kind, "dims", dim, "score") for s in SYSTEMS]
+            versus = outcome.cell((before.get(kind) or {}).get(dim))
+            p = figure(gap.get("p_holm", gap.get("p")))
+            rows.append([label(now, kind), dim, figure(gap.get("n")), *map(figure, means), change(gap), p, versus])
+    if not rows:
+        return NONE
+    head = ["type", "dimension", "n", *SYSTEMS, "tuned − base", "p", "tuned − tuned at BASE"]
+    words = "p of the difference by sign flips of items, Holm-corrected over types and dimensions."
+    made = table(head, rows)
+    return fold("every dimension by itself", people.caution(now), made, el("p", words, class_="soft"))
 
 
 WORDS = """strict: it stops and passes every check of evaluate.strict in params.yaml. repeats: itself, more than 99 of \
@@ -82,7 +111,8 @@ def checks(now: Snapshot, _old: Snapshot) -> Safe:
     head = ["", "strict", "stops", "repeats", "copies", "bits per byte", "chrF"]
     names = sorted(set().union(*rules.values()) - {"by_type"})
     each = table(["rule", *SYSTEMS], [[rule, *(estimate(rules[s].get(rule)) for s in SYSTEMS)] for rule in names])
-    return html.join(table(head, rows), el("p", WORDS, class_="soft"), fold("every rule by itself", each))
+    test = el("p", f"{verdict.passes(now)}.") if now.metric("compare", "passes", "strict", "n") else NONE
+    return html.join(table(head, rows), test, el("p", WORDS, class_="soft"), fold("every rule by itself", each))
 
 
 CHOICES = {

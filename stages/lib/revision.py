@@ -1,4 +1,4 @@
-"""What a revision holds and what the working tree holds, metrics, params and prompts, and how they differ.
+"""What a revision holds and what the working tree holds, metrics, params, prompts and data, and how they differ.
 
 Git is only read. Without a repository, or without the revision, there is still a snapshot: an empty one whose note
 says why.
@@ -6,6 +6,8 @@ says why.
 
 from __future__ import annotations
 
+import configparser
+import contextlib
 import difflib
 import json
 import subprocess
@@ -14,9 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from . import jsonl, receipt
+from .jsonl import Record
 from .params import PARAMS, Refusal
 
 METRICS = "reports/metrics"
+COMMITS = 200  # as far back as a history is read
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class Snapshot:
     metrics: dict[str, Any] = field(default_factory=dict)  # "compare", "judge/base", ... -> what the file holds
     params: dict[str, Any] = field(default_factory=dict)
     prompts: dict[str, str] = field(default_factory=dict)  # path -> text
+    lock: dict[str, str] = field(default_factory=dict)  # path of an output -> md5, by dvc.lock
 
     def metric(self, *keys: str) -> Any:
         """A value deep in the metrics; None where a part of the way is missing, as before a stage has run."""
@@ -47,7 +53,7 @@ def _git(*words: str) -> str | None:
 
 
 def _collect(name: str, paths: Iterable[str], read: Callable[[str], str]) -> Snapshot:
-    """Sort the files of a state into metrics, params and prompts."""
+    """Sort the files of a state into metrics, params and prompts; of the lock, the outputs."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
@@ -60,6 +66,9 @@ def _collect(name: str, paths: Iterable[str], read: Callable[[str], str]) -> Sna
                 snapshot.prompts[path] = read(path)
             elif path == str(PARAMS):
                 snapshot.params.update(YAML(typ="safe", pure=True).load(read(path)) or {})
+            elif path == str(receipt.LOCK):
+                for entry in receipt.parse(read(path)).values():
+                    snapshot.lock.update(entry.outs)
         except (ValueError, YAMLError) as err:
             raise Refusal(f"{path}: unreadable in {name}: {str(err).splitlines()[0]}; `dvc repro` makes it") from None
     return snapshot
@@ -67,7 +76,7 @@ def _collect(name: str, paths: Iterable[str], read: Callable[[str], str]) -> Sna
 
 def here() -> Snapshot:
     """The working tree."""
-    files = [PARAMS, *Path(METRICS).rglob("*.json"), *Path("prompts").rglob("*.md")]
+    files = [PARAMS, receipt.LOCK, *Path(METRICS).rglob("*.json"), *Path("prompts").rglob("*.md")]
     return _collect("here", (p.as_posix() for p in files if p.is_file()), lambda p: Path(p).read_text("utf-8"))
 
 
@@ -81,12 +90,49 @@ def at(revision: str) -> Snapshot:
     if commit is None:
         return Snapshot(revision, f"{revision} is no revision of this repository; name one: make report BASE=HEAD")
     commit = commit.strip()
-    listed = _git("ls-tree", "-r", "-z", "--name-only", commit, "--", str(PARAMS), METRICS, "prompts") or ""
+    wanted = (str(PARAMS), str(receipt.LOCK), METRICS, "prompts")
+    listed = _git("ls-tree", "-r", "-z", "--name-only", commit, "--", *wanted) or ""
     found = _collect(
         f"{revision} ({commit[:10]})", filter(None, listed.split("\0")), lambda p: _git("show", f"{commit}:./{p}") or ""
     )
     note = "" if found.metrics else f"first run: {found.name} holds no metrics to compare with"
-    return Snapshot(found.name, note, found.metrics, found.params, found.prompts)
+    return Snapshot(found.name, note, found.metrics, found.params, found.prompts, found.lock)
+
+
+def head() -> str | None:
+    """The commit that the working tree stands on. Not whether it was edited since: dvc.lock's hash tells that."""
+    found = _git("rev-parse", "--verify", "--quiet", "HEAD")
+    return found.strip() if found else None
+
+
+def history(path: str) -> list[str]:
+    """A file as each of the last commits of any branch has it that changed it, experiments of DVC included."""
+    commits = (_git("log", "--all", "--format=%H", f"-n{COMMITS}", "--", path) or "").split()
+    found = (_git("show", f"{commit}:./{path}") for commit in commits)
+    return [text for text in found if text]
+
+
+def _cache() -> Path:
+    """Where DVC keeps what it has made; cache.dir of its settings moves it."""
+    settings = configparser.ConfigParser(interpolation=None)
+    with contextlib.suppress(configparser.Error):
+        settings.read([".dvc/config", ".dvc/config.local"], "utf-8")
+    return Path(".dvc", settings.get("cache", "dir", fallback="cache").strip("\"'"), "files", "md5")
+
+
+def data(snapshot: Snapshot, path: str) -> list[Record] | None:
+    """The rows of a data file at a revision, from the cache by the md5 in its lock; None where they are not kept."""
+    name = snapshot.lock.get(path, "")
+    file = _cache() / name[:2] / name[2:]
+    try:
+        return jsonl.read(file) if name and file.is_file() else None
+    except Refusal:
+        return None
+
+
+def rows(path: str) -> list[Record] | None:
+    """The rows of a data file of the working tree; None where it is not there."""
+    return jsonl.read(path) if Path(path).is_file() else None
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:

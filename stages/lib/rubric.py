@@ -148,8 +148,7 @@ class Rubric:
 
     def messages(self, kind: str, label: str, facts: dict[str, Any], known: Words, text: str) -> list[dict[str, str]]:
         """The prompt for one text: its type, the sheet, the rules and the text; nothing about who wrote it."""
-        sheet = dict.fromkeys(self.header.optional, "")
-        sheet |= {key: neutral(value) for key, value in prompts.slots(facts).items()}
+        sheet = dict.fromkeys(self.header.optional, "") | {k: neutral(v) for k, v in prompts.slots(facts).items()}
         # `<key>_names` of a list of objects are what the fact checks call its own words.
         words = {key: [neutral(word) for word in own(facts, key.removesuffix("_names"))] for key in sheet}
         words["numbers"] = sorted(set(re.findall(r"\d+(?:\.\d+)?", " ".join(sheet.values()))))
@@ -161,8 +160,7 @@ class Rubric:
 
     def parse(self, reply: str) -> dict[str, Any]:
         """A verdict: for every dimension reason, quote and score 1..5, and the gates that are broken; or ValueError."""
-        fenced = _FENCE.match(reply.strip())
-        text = fenced[1] if fenced else reply
+        text = (_FENCE.match(reply.strip()) or [reply, reply])[1]
         try:
             Verdict.model_validate_json(text)
         except ValidationError as err:

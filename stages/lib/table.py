@@ -98,6 +98,7 @@ def _header(cells: list[str], path: Path) -> list[str]:
 
 
 def _from_csv(path: Path) -> Found:
+    csv.field_size_limit(2**30)  # a cell may hold a book; the module's own limit is 131,072 characters
     reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
     found, names, start = Found(), list[str](), 1
     try:

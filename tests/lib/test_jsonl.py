@@ -31,6 +31,8 @@ def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, 
         (b'{"id": 1}\n\xff\n', ":2:1:", "UTF-8"),
         (b"[1]\n", ":1:1:", "expected an object"),
         (b'{"id": 1}\n\n{"id": 2, "name": ""}\n', ":1:", "'name'"),
+        (b'{"id": 1}\n{"id": "a\\ud83d"}\n', ":2:", "\\ud83d is half a character"),
+        (b'{"id": 1}\n{"id": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n", ":2:", "nested too deeply"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, raw: bytes, place: str, word: str) -> None:
@@ -40,6 +42,11 @@ def test_a_bad_line_is_named(tmp_path: Path, raw: bytes, place: str, word: str) 
     assert place in str(caught.value)
     assert word in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_whole_pair_of_surrogates_is_a_character(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(b'{"id": "\\ud83d\\ude00"}\n')
+    assert jsonl.read(tmp_path / "rows.jsonl") == [{"id": "\U0001f600"}]
 
 
 def test_a_line_separator_inside_a_string_is_no_new_line(tmp_path: Path) -> None:

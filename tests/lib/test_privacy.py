@@ -178,6 +178,22 @@ def test_a_base_url_of_another_machine_is_refused(checkout: Path, monkeypatch: p
     assert "\n" not in str(caught.value)
 
 
+def test_experiments_do_not_go_to_studio(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (checkout / ".dvc/config.local").write_text("[exp]\n    auto_push = false\n")
+    privacy.refuse_remote(checkout)
+    for text, named in (
+        ("[exp]\n    auto_push = true\n", "exp.auto_push"),
+        ("[studio]\n    token = x\n", "studio.token"),
+    ):
+        (checkout / ".dvc/config.local").write_text(text)
+        with pytest.raises(privacy.Breach, match=rf"config\.local: {named} is set: .*`dvc config --unset {named}`"):
+            privacy.refuse_remote(checkout)
+    (checkout / ".dvc/config.local").write_text("")
+    monkeypatch.setenv("DVC_STUDIO_TOKEN", "x")
+    with pytest.raises(privacy.Breach, match=r"^DVC_STUDIO_TOKEN: .*; unset it"):
+        privacy.refuse_remote(checkout)
+
+
 def test_a_broken_configuration_is_one_line(checkout: Path) -> None:
     (checkout / ".dvc/config.local").write_text("no section\n")
     with pytest.raises(privacy.Breach, match=r"config\.local: cannot be read") as caught:

@@ -121,3 +121,15 @@ def test_four_classes_of_errors(status: int, headers: dict[str, str], code: str 
     assert outcome.reason.startswith(f"http {status}: the provider's own words")
     assert outcome.overloaded is (True if status == 429 else None)
     assert ("; " in outcome.reason) == (move == "stop"), "whoever must act is told how"
+
+
+def test_an_edit_of_the_rules_is_an_edit_of_the_judge_of_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stages.lib import checker, pairs
+
+    def identity() -> str:
+        return provider.road("judge", "offline-rules-1", pairs.respond, None).identity
+
+    before = identity()
+    (tmp_path / "checker.py").write_bytes(Path(checker.__file__).read_bytes() + b"\n")
+    monkeypatch.setattr(checker, "__file__", str(tmp_path / "checker.py"))
+    assert identity() != before

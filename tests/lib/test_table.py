@@ -156,3 +156,9 @@ def test_need_tells_the_column_the_value_and_the_key() -> None:
 def test_text_columns_hold_text_or_nothing() -> None:
     rows = [table.Row("1", {"a": "x", "b": None, "n": "1"}), table.Row("2", {"a": None, "n": 1, "late": "y"})]
     assert table.text_columns(rows) == ["a", "b", "late"]
+
+
+def test_a_cell_may_hold_a_book(toy: Path) -> None:
+    book = "page, " * 40_000
+    Path("book.csv").write_text(f'text,n\n"{book}",1\n', "utf-8")
+    assert table.read("book.csv")[0].values["text"] == book

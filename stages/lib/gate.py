@@ -1,0 +1,67 @@
+"""The report as a gate: why the tuned score must not pass, in one line for each reason."""
+
+from __future__ import annotations
+
+import math
+
+from . import banner, outcome, verdict
+from .figures import signed, told
+from .params import Refusal
+from .revision import Snapshot
+
+CLOSED = 3  # exit code; 1 is a report that could not be made, 2 a wrong command line
+LOWEST, HIGHEST = 1.0, 5.0
+
+
+def limit(name: str, raw: str | None, low: float, high: float) -> float | None:
+    """A limit of the command line as a number, None where it was left out or is empty. Refusal for any other."""
+    if raw is None or not raw.strip():
+        return None
+    try:
+        value = float(raw)
+    except ValueError:
+        value = math.nan
+    if not low <= value <= high:
+        raise Refusal(f"{name}={raw}: a number from {low:g} to {high:g}; correct it or leave it out")
+    return value
+
+
+def reasons(now: Snapshot, old: Snapshot, least: float | None, most: float | None) -> list[str]:
+    """Why the gate is closed; [] for open. `least` is of the tuned score, `most` of what it may lose against `old`.
+
+    Both are held against the point estimate; the interval stands beside it, for whoever wants to be surer.
+    """
+    if least is None and most is None:
+        return []
+    if verdict.numbers(now.metric("compare", "difference"))["mean"] is None:
+        return ["nothing is compared yet: `dvc repro` makes reports/metrics/compare.json"]
+    found = [] if verdict.carded(now) else [f"the score does not count: {verdict.NO_CARD} measures what it can see"]
+    found += [f"the score does not count: {line}" for line in banner.over_budget(now)]
+    if least is not None:
+        found += _under(now, least)
+    if most is not None:
+        found += _lost(now, old, most)
+    return found
+
+
+def _under(now: Snapshot, least: float) -> list[str]:
+    column = now.metric("compare", "overall", "tuned") or {}
+    score = column.get("score")
+    if score is None:
+        return [f"tuned has no score; MIN_SCORE is {least:g}"]
+    low, high = (column.get("intervals") or {}).get("score") or (None, None)
+    said = told({"mean": score, "low": low, "high": high}, False)
+    return [f"tuned scores {said}, under MIN_SCORE {least:g}"] if score < least else []
+
+
+def _lost(now: Snapshot, old: Snapshot, most: float) -> list[str]:
+    if old.note:
+        return [f"MAX_REGRESSION has nothing to compare with: {old.note}"]
+    found = outcome.changes(now, old)
+    whole = found.get(outcome.ALL) or {}
+    if whole.get("mean") is None:
+        return [f"MAX_REGRESSION has nothing to compare with: {outcome.sentence(now, old, found)}"]
+    if -whole["mean"] <= most:
+        return []
+    ends = f"[{signed(whole['low'])}, {signed(whole['high'])}]" if whole["low"] is not None else "no interval"
+    return [f"tuned lost {-whole['mean']:.2f} against {old.name} ({ends}), more than MAX_REGRESSION {most:g}"]

@@ -1,0 +1,150 @@
+"""What the tuned model's texts gained or lost against the compared revision, on the same records under the same judge.
+
+The old judgements come from DVC's cache, so that both sides are paired text by text. Where they are not kept, only
+the means of compare.json are left: a difference of them has no interval. Another judge's scores have no difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+from . import difference, html, revision, stats, verdict
+from .figures import change, figure, signed
+from .html import Safe, el, fold, table
+from .jsonl import Record
+from .revision import Snapshot
+
+JUDGED, CHECKED = "data/judgements/tuned.jsonl", "data/checks.jsonl"
+ALL = "all"
+SHOWN = 25  # texts of a list
+MARGIN = 0.1  # where compare.margin is not written down yet
+NONE = Safe("")
+KEYS = {"id", "item", "type", "outcome", "score", "judge_id", "dims"}
+Numbers = dict[str, Any]
+Rows = tuple[list[Record], list[Record]]  # of the working tree, and of the revision
+
+
+def judged(now: Snapshot, old: Snapshot) -> Rows | None:
+    """The judgements on tuned of both sides; None where one is not kept, or is of an older form."""
+    found = [revision.rows(JUDGED), revision.data(old, JUDGED)] if now.metrics else [None, None]
+    ours, theirs = ([row for row in rows or [] if row.keys() >= KEYS] for rows in found)
+    return (ours, theirs) if ours and theirs else None
+
+
+def _paired(now: Snapshot, ours: Sequence[Record], theirs: Sequence[Record]) -> Numbers:
+    margin = (now.params.get("compare") or {}).get("margin") or MARGIN
+    return difference.difference(difference.matched(ours, theirs), now.params.get("seed") or 0, margin)
+
+
+def _means(now: Snapshot, old: Snapshot) -> dict[str, Numbers]:
+    """Differences of the means of both metrics, without an interval; {} for scores of different judges."""
+    if not verdict.judges(old) or verdict.judges(now) != verdict.judges(old):
+        return {}
+    kinds = sorted(set(now.metric("compare", "by_type") or {}) & set(old.metric("compare", "by_type") or {}))
+    places = {ALL: ("overall",), **{kind: ("by_type", kind) for kind in kinds}}
+    found = {}
+    for kind, place in places.items():
+        mine, theirs = (side.metric("compare", *place, "tuned") or {} for side in (now, old))
+        if mine.get("score") is not None and theirs.get("score") is not None:
+            gap = {"n": mine.get("n_scored"), "mean": mine["score"] - theirs["score"]}
+            found[kind] = verdict.numbers({**gap, "reason": f"the texts of {old.name} are not in the cache of DVC"})
+    return found
+
+
+def changes(now: Snapshot, old: Snapshot) -> dict[str, Numbers]:
+    """By type, and "all": the tuned score here less that of the revision, p-values of types Holm-corrected."""
+    rows = judged(now, old)
+    if rows is None:
+        return _means(now, old)
+    ours, theirs = rows
+    kinds = sorted({row["type"] for row in ours} & {row["type"] for row in theirs})
+    parts = {}
+    for kind in kinds:
+        part = [[row for row in side if row["type"] == kind] for side in (ours, theirs)]
+        parts[kind] = _paired(now, part[0], part[1])
+    for kind, p in stats.holm({kind: part["p"] for kind, part in parts.items()}).items():
+        parts[kind]["p_holm"] = p
+    return {**parts, ALL: _paired(now, ours, theirs)}
+
+
+def dimensions(now: Snapshot, old: Snapshot) -> dict[str, dict[str, Numbers]]:
+    """The same by type and dimension; {} where the old judgements are not kept."""
+    rows = judged(now, old)
+    if rows is None:
+        return {}
+    margin = (now.params.get("compare") or {}).get("margin") or MARGIN
+    return difference.differences(*rows, now.params.get("seed") or 0, margin)
+
+
+def cell(found: Numbers | None) -> Safe:
+    """A difference to the revision, or in a word why there is none."""
+    if found is None:
+        return html.text("–")
+    if found["mean"] is not None:
+        return change(found)
+    return html.text("another judge" if (found.get("left_out") or {}).get("other_judge") else "–")
+
+
+def sentence(now: Snapshot, old: Snapshot, found: dict[str, Numbers]) -> str:
+    """The whole difference in a line, inside the noise of other seeds or not."""
+    whole = found.get(ALL)
+    if whole is None:
+        judges = bool(verdict.judges(old)) and verdict.judges(now) != verdict.judges(old)
+        return f"tuned here less tuned at {old.name}: {'another judge' if judges else 'nothing to compare with'}"
+    if whole["mean"] is None and (whole.get("left_out") or {}).get("other_judge"):
+        return f"tuned here less tuned at {old.name}: another judge"
+    if whole["low"] is None and whole["mean"] is not None:
+        return f"tuned here less tuned at {old.name}: {signed(whole['mean'])}; no interval: {whole['reason']}"
+    return f"tuned here less tuned at {old.name}: {difference.sentence(whole, verdict.band(now))}"
+
+
+def moved(now: Snapshot, old: Snapshot) -> tuple[list[tuple[Record, float, float]], float]:
+    """(row, score at the revision, score here) of each text that one judge scored twice, and what is no change."""
+    ours, theirs = judged(now, old) or ([], [])
+    pair = difference.matched(ours, theirs)
+    by = {str(row["id"]): row for row in ours}
+    tie = (now.params.get("compare") or {}).get("tie") or 0
+    return [(by[i], pair.right[i], pair.left[i]) for i in sorted(pair.left)], float(tie)
+
+
+def flipped(old: Snapshot) -> tuple[list[str], list[str], int]:
+    """Ids of tuned texts that pass strict here only, that passed it at the revision only, and how many there are."""
+    sides = (revision.rows(CHECKED), revision.data(old, CHECKED))
+    here, there = (
+        {row["id"]: bool(row["strict"]) for row in rows or [] if row.get("system") == "tuned"} for rows in sides
+    )
+    ids = sorted(here.keys() & there.keys())
+    return [i for i in ids if here[i] and not there[i]], [i for i in ids if there[i] and not here[i]], len(ids)
+
+
+def _link(name: str) -> Safe:
+    return el("a", name, href=f"#{quote(name, safe='/')}")
+
+
+def _list(title: str, found: Sequence[tuple[Record, float, float]], old: Snapshot) -> Safe:
+    rows = [[_link(row["id"]), row["type"], figure(a), figure(b), signed(b - a)] for row, a, b in found[:SHOWN]]
+    made = table(["record", "type", old.name, "here", "change"], rows)
+    return fold(f"{title}: {len(found)}", made) if found else NONE
+
+
+def section(now: Snapshot, old: Snapshot) -> Safe:
+    """Texts that improved or regressed, each with a link to its place in the browser of this page."""
+    found, tie = moved(now, old)
+    # Rounded: 4.8 - 4.75 is a little more than .05 to a computer.
+    order = sorted(found, key=lambda entry: (entry[2] - entry[1], entry[0]["id"]))
+    worse = [entry for entry in order if round(entry[1] - entry[2], 6) > tie]
+    better = [entry for entry in reversed(order) if round(entry[2] - entry[1], 6) > tie]
+    parts = [el("h3", "Texts"), el("p", sentence(now, old, changes(now, old)))]
+    if found:
+        words = f"{len(better)} of {len(found)} texts score higher than at {old.name}, {len(worse)} lower, the others"
+        parts += [el("p", f"{words} within {tie:g} (compare.tie)."), _list("regressed", worse, old)]
+        parts.append(_list("improved", better, old))
+    gained, lost, n = flipped(old)
+    if n:
+        parts.append(el("p", f"{len(gained)} of {n} texts pass strict that did not, {len(lost)} no longer pass it."))
+        for title, ids in (("no longer pass strict", lost), ("pass strict now", gained)):
+            links = (el("li", _link(i)) for i in ids[:SHOWN])
+            parts.append(fold(f"{title}: {len(ids)}", el("ul", *links)) if ids else NONE)
+    return html.join(*parts)

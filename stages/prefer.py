@@ -1,0 +1,140 @@
+"""prefer: which of two texts the judge takes for better, each pair shown in both orders and nobody named.
+
+reads   data/test.jsonl, data/answers/base.jsonl, data/answers/tuned.jsonl, prompts/<recipe>/judge,
+        prompts/<recipe>/prefer, data/raw/<recipe>/rules
+writes  data/preferences.jsonl, reports/metrics/prefer.json
+params  judge, prefer, recipe, rules, seed, types
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from stages.lib import controls, facts, grading, jsonl, llm, pairs, replay, rubric, stubs
+from stages.lib.grading import Judge
+from stages.lib.jsonl import Record
+from stages.lib.pairs import Pairs
+from stages.lib.params import Refusal, Section, run
+from stages.lib.prompts import Prompt
+
+SYSTEMS = ("golden", "tuned", "base")
+CONTROLS = ("golden:again", "golden:truncated")  # pairs of known outcome
+Texts = Mapping[str, Mapping[str, str]]  # system -> id -> its text
+
+
+def named(value: list[str]) -> list[str]:
+    for pair in value:
+        left, _, right = pair.partition(":")
+        if left == right or not {left, right} <= set(SYSTEMS):
+            raise ValueError(f"{pair!r} is not two of {', '.join(SYSTEMS)} with a colon between them")
+    if len({frozenset(pair.split(":")) for pair in value}) < len(value):
+        raise ValueError("the same two systems twice")
+    return value
+
+
+class Prefer(Section):
+    share: Annotated[float, Field(gt=0, le=1)]  # of the held-out records
+    pairs: Annotated[list[str], AfterValidator(named)]
+    tie: Annotated[float, Field(ge=0)]  # scores of the offline judge this close are no win
+
+
+def texts(records: Sequence[Record]) -> dict[str, dict[str, str]]:
+    """What every system says to every record; Refusal unless the answers are those of the records."""
+    golden = {record["id"]: controls.golden(record) for record in records}
+    found = {"golden": golden, "again": golden, "truncated": controls.truncated(records)}
+    for system in ("tuned", "base"):
+        rows = jsonl.read(f"data/answers/{system}.jsonl", "id")
+        found[system] = {row["id"]: row["text"] for row in rows}
+        if found[system].keys() != golden.keys() or len(rows) != len(records):
+            counts = f"{len(rows)} answers for {len(records)} records"
+            raise Refusal(f"data/answers/{system}.jsonl: {counts}, or other ids than data/test.jsonl; run `dvc repro`")
+    return found
+
+
+def orders(records: Sequence[Record], pair: str, sample: int, seed: int) -> list[Record]:
+    """The questions about a pair: both orders for each record, and by a hash of it which of them comes first."""
+    left, _, right = pair.partition(":")
+    made = []
+    for record in records:
+        drawn = hashlib.sha256(f"{seed}/{pair}/{record['id']}".encode()).digest()[0] % 2
+        for first, second in [(left, right), (right, left)][:: -1 if drawn else 1]:
+            row = {"pair": pair, "first": first, "second": second, "sample": sample}
+            made.append({key: record[key] for key in ("id", "item", "type")} | row)
+    return made
+
+
+def plan(records: Sequence[Record], prefer: Prefer, judge: Judge, seed: int) -> list[Record]:
+    """All questions: the pairs on their share of the records, a fixed part of these again, and the controls."""
+    ids = [record["id"] for record in records]
+    chosen = set(grading.drawn(ids, "pair")[: max(1, round(prefer.share * len(ids)))])
+    part = [record for record in records if record["id"] in chosen]
+    again = set(grading.drawn(list(chosen), "repeat")[: round(judge.repeats.share * len(part))])
+    control = set(grading.drawn(ids, "control")[: judge.controls])
+    made = []
+    for pair in prefer.pairs:
+        made += orders(part, pair, 0, seed)
+        for sample in range(1, judge.repeats.times):
+            made += orders([record for record in part if record["id"] in again], pair, sample, seed)
+    for pair in CONTROLS:
+        made += orders([record for record in records if record["id"] in control], pair, 0, seed)
+    return made
+
+
+def ask(
+    rows: Sequence[Record], records: Sequence[Record], given: Texts, sheets: Mapping[str, Pairs],
+    types: dict[str, str], known: grading.Known, judge: Judge,
+) -> list[Record]:  # fmt: skip
+    """Every question with its verdict, outcome, judge_id, and the words of the judge."""
+    shown = {r["id"]: sheets[r["type"]].shown(r["type"], types[r["type"]], r["facts"], known) for r in records}
+    names = {kind: sheet.judge_id(judge.identity(), known) for kind, sheet in sheets.items()}
+    calls = []
+    for row in rows:
+        both = [given[row[side]][row["id"]] for side in ("first", "second")]
+        messages = sheets[row["type"]].messages(shown[row["id"]], *both)
+        calls.append(llm.Call(f"{row['id']} {row['first']}:{row['second']} {row['sample']}", messages, row["sample"]))
+    answers = llm.ask(calls, judge, "judge", stubs.JUDGES.get(judge.model, pairs.respond), pairs.parse)
+    made = []
+    for row, answer in zip(rows, answers, strict=True):
+        told: Record = {"verdict": None, "outcome": replay.OUTCOMES.get(answer.kind, "ok"), "reply": None}
+        if answer.status != "failed":
+            told |= {"verdict": answer.value["verdict"], "reply": answer.text}
+        asked = {"request": answer.request, "tokens": [answer.tokens_in, answer.tokens_out]}
+        lengths = [len(given[row[side]][row["id"]]) for side in ("first", "second")]
+        made.append({**row, **told, **asked, "lengths": lengths, "judge_id": names[row["type"]]})
+    return made
+
+
+def main(judge: Judge, prefer: Prefer, recipe: str, rules: facts.Rules, seed: int, types: dict[str, str]) -> None:
+    records = jsonl.read("data/test.jsonl", "id", "item", "type", "facts", "completion")
+    given, rubrics = texts(records), rubric.folder(f"prompts/{recipe}/judge")
+    if absent := sorted({record["type"] for record in records} - rubrics.keys()):
+        raise Refusal(f"prompts/{recipe}/judge: no rubric names the type {absent[0]}; add it to the types of one")
+    prompt, known = Prompt(f"prompts/{recipe}/prefer/pair.md"), facts.known(rules)
+    sheets = {kind: Pairs(sheet, prompt, prefer.tie) for kind, sheet in rubrics.items()}
+    rows = ask(plan(records, prefer, judge, seed), records, given, sheets, types, known, judge)
+    for pair in prefer.pairs:
+        outcomes = Counter(row["outcome"] for row in rows if row["pair"] == pair)
+        n, failed = outcomes.total(), outcomes.total() - outcomes["ok"]
+        if failed > judge.max_failed * n:
+            why = f"{failed} of {n} have no verdict, above judge.max_failed: {dict(outcomes)}"
+            raise Refusal(f"{pair}: {why}; what was paid for is kept: run again to ask for these")
+    # Equal texts in both orders are one request, and one price.
+    paid = {row["request"]: row["tokens"] for row in rows}.values()
+    jsonl.write("data/preferences.jsonl", rows)
+    jsonl.write_json("reports/metrics/prefer.json", {
+        "n": len(rows),
+        "outcomes": dict(Counter(row["outcome"] for row in rows)),
+        "judge_ids": {sheet.rubric.path.stem: sheet.judge_id(judge.identity(), known) for sheet in sheets.values()},
+        "model": judge.model,
+        "score_kind": judge.kind,
+        "tokens": {name: sum(each[i] for each in paid) for i, name in enumerate(("in", "out"))},
+    })  # fmt: skip
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,53 @@
+"""The summary: what a comment on a pull request shows, and how long it may be."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from stages.lib import digest
+from stages.lib.revision import Snapshot
+
+from .finished import PARAMS, metrics, sound
+
+SAME = Snapshot("main", "", metrics(), PARAMS)
+
+
+def test_verdict_then_banner_then_tables() -> None:
+    said = digest.summary(sound(format__over_length={"rows": 3}), SAME)
+    places = [
+        said.index(words)
+        for words in ("**tuned is better", "**tuned is preferred", "Compared with main", "- **Attention**: 3 records",
+                      "| golden | 4 | 4.50 (4 scored) | 100.0% |", "| An ad | 4.50 | 4.00 | 1.50 | +2.50 [+2.20,",
+                      "Params: the same.", "Metrics:")
+    ]  # fmt: skip
+    assert places == sorted(places)
+    assert "\n\n\n" not in said
+
+
+def test_a_crowded_run_still_fits_a_comment() -> None:
+    now, old = sound(), copy.deepcopy(SAME)
+    blocks: dict[str, Any] = now.metrics["compare"]["by_type"]
+    blocks |= {f"kind {i}": blocks["ad"] for i in range(40)}
+    now.metrics["compare"]["controls"] = {f"control {i}": {"mean": 0.5} for i in range(40)}
+    old.params.update({f"key{i}": i for i in range(40)})
+    for i in range(40):
+        now.metrics["train"][f"a{i}"], old.metrics["train"][f"a{i}"] = i, i + 1
+    said = digest.summary(now, old)
+    lines = said.splitlines()
+    assert 50 < len(lines) <= digest.LINES
+    for words in ("and 30 more lines", "and 32 more types", "and 35 more params", "train.a0"):
+        assert words in said, words
+
+
+def test_half_a_run_has_a_summary() -> None:
+    said = digest.summary(Snapshot("here"), Snapshot("main", "first run: nothing to compare with"))
+    assert said.startswith("**Nothing is compared yet")
+    assert said.endswith("first run: nothing to compare with\n")
+
+
+def test_nothing_in_a_text_opens_markup() -> None:
+    now = sound()
+    now.metrics["compare"]["by_type"] = {"a|b\n<script>": now.metrics["compare"]["by_type"]["ad"]}
+    said = digest.summary(now, SAME)
+    assert "| a\\|b &lt;script> |" in said
