@@ -19,20 +19,6 @@ from stages.lib.params import Refusal, run
 from stages.lib.rubric import Rubric
 
 
-def answered(system: str, records: list[Record]) -> dict[str, str]:
-    """The text of every record: its golden completion, or what the system answered; Refusal unless each has one."""
-    if system == "golden":
-        return {record["id"]: controls.golden(record) for record in records}
-    answers = jsonl.read(f"data/answers/{system}.jsonl", "id")
-    found = {answer["id"]: answer["text"] for answer in answers}
-    if len(answers) != len(records) or found.keys() != {record["id"] for record in records}:
-        counts = f"{len(answers)} answers for {len(records)} records"
-        raise Refusal(
-            f"data/answers/{system}.jsonl: {counts}; run `dvc repro`, the ids must be those of data/test.jsonl"
-        )
-    return found
-
-
 def paired(records: list[Record], texts: dict[str, str]) -> list[Record]:
     """The records that have a text, with it."""
     return [
@@ -107,7 +93,7 @@ def main(
             # Asked anew, also where the very same text was judged: how far it then ties with itself is the control.
             rows += [row | {"control": name} for row in ask(paired(part, texts), 1)]
     else:
-        given = paired(records, answered(system, records))
+        given = paired(records, grading.answered(system, records))
         rows = grading.repeated(given, ask, judge.repeats)
     failed = sum(row["outcome"] != "ok" for row in rows)
     if failed > judge.max_failed * len(rows) and system != "controls":

@@ -44,16 +44,9 @@ class Prefer(Section):
 
 
 def texts(records: Sequence[Record]) -> dict[str, dict[str, str]]:
-    """What every system says to every record; Refusal unless the answers are those of the records."""
-    golden = {record["id"]: controls.golden(record) for record in records}
-    found = {"golden": golden, "again": golden, "truncated": controls.truncated(records)}
-    for system in ("tuned", "base"):
-        rows = jsonl.read(f"data/answers/{system}.jsonl", "id")
-        found[system] = {row["id"]: row["text"] for row in rows}
-        if found[system].keys() != golden.keys() or len(rows) != len(records):
-            counts = f"{len(rows)} answers for {len(records)} records"
-            raise Refusal(f"data/answers/{system}.jsonl: {counts}, or other ids than data/test.jsonl; run `dvc repro`")
-    return found
+    """What every system says to every record, and what the controls show; Refusal where an answer is missing."""
+    found = {system: grading.answered(system, records) for system in SYSTEMS}
+    return {**found, "again": found["golden"], "truncated": controls.truncated(records)}
 
 
 def orders(records: Sequence[Record], pair: str, sample: int, seed: int) -> list[Record]:

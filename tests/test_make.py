@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -67,3 +68,33 @@ def test_an_unknown_recipe_names_those_there_are(checkout: Path) -> None:
         assert code != 0
         assert "brand" in said
         assert "tang" in said
+
+
+# To be added at the end of tests/test_make.py (needs: import os).
+NEEDED = ("bash", "sh", "id", "mktemp", "rm", "grep", "tail", "cut", "timeout")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_browser_tests_need_is_fetched_and_never_stops_the_others(tmp_path: Path, fails: bool) -> None:
+    """On a machine of its own: a PATH without Chromium, and an apt-get that writes down what it is asked for."""
+    for name in NEEDED:
+        (tmp_path / name).symlink_to(str(shutil.which(name)))
+    script = f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\necho "E: no network" >&2\nexit {100 if fails else 0}\n'
+    (tmp_path / "apt-get").write_text(script)
+    (tmp_path / "apt-get").chmod(0o755)
+    done = subprocess.run([ROOT / ".ci/browser"], env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == 0
+    if os.getuid():
+        assert (done.stdout, (tmp_path / "asked").exists()) == ("", False), "only root may install"
+        return
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert [("update" in line, "chromium" in line) for line in asked] == [(True, False), (False, True), (False, True)][
+        : 1 if fails else 3
+    ]
+    assert ("could not be installed, they will skip: E: no network" in done.stdout) == fails
+    (tmp_path / "asked").unlink()
+    for name, said in (("chromium", ""), ("fc-list", "a font")):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {said}\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run([ROOT / ".ci/browser"], env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, (tmp_path / "asked").exists()) == (0, "", False), "there already"

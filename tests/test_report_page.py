@@ -17,6 +17,7 @@ from stages import report
 from stages.lib import html
 
 from .conftest import ROOT
+from .lib import finished
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 try:
@@ -309,21 +310,38 @@ def names(value: Any) -> Iterator[str]:
         yield value
 
 
-def test_every_heading_and_button_has_its_chinese(recorded: str, watch: Callable[..., Watched]) -> None:
-    page = watch(locale="zh-CN").open(recorded)
+def untranslated(page: Page) -> tuple[int, list[str]]:
+    """How many words of the page's own there are, and those that are English in Chinese."""
     own = {*names([json.loads(path.read_text("utf-8")) for path in Path("reports/metrics").rglob("*.json")])}
     own |= {*re.findall(r"[\w./-]+", Path("params.yaml").read_text("utf-8"))}
     selectors = ("h1", "h2", "h3", "nav a", "button", "thead th", "option", "summary", ".alerts li", ".verdict", "p")
     there, missing = 0, []
     for selector in selectors:
-        for said in page.locator(
-            f"{selector}:not([translate=no], .words tbody *, #record > h3, #record p)"
-        ).all_text_contents():
+        kept = ":not([translate=no], .words tbody *, #record > h3, #record p)"
+        for said in page.locator(f"{selector}{kept}").all_text_contents():
             there += 1
             words = re.sub(r"\s+[a-z]$", "", said.strip())  # the letter of a key
             english = re.search(r"[A-Za-z]{2}", words) and not re.search(r"[\u4e00-\u9fff]", words)
             if english and words not in {*CHINESE.values(), *own}:
                 missing.append(f"{selector}: {words}")
+    return there, missing
+
+
+def test_every_heading_and_button_of_a_whole_run_has_its_chinese(recorded: str, watch: Callable[..., Watched]) -> None:
+    there, missing = untranslated(watch(locale="zh-CN").open(recorded))
+    assert there > 100
+    assert missing == []
+
+
+def test_so_has_what_only_some_runs_show(
+    toy: Path, monkeypatch: pytest.MonkeyPatch, watch: Callable[..., Watched]
+) -> None:
+    """Layouts, verse, style, ways to decode, the contract, personal data: no one recipe has them all."""
+    write("params.yaml", finished.PARAMS)
+    for name, found in finished.metrics().items():
+        write(f"reports/metrics/{name}.json", found)
+    plant()
+    there, missing = untranslated(watch(locale="zh-CN").open(build(monkeypatch)))
     assert there > 100
     assert missing == []
 
@@ -350,6 +368,17 @@ def test_a_text_that_is_only_like_a_pattern_is_left(file: str, watch: Callable[.
     assert (
         page.evaluate("say('No warning. Something else. As bars: golden')") == "没有警告。Something else. As bars: 金标"
     )
+
+
+def test_names_in_cells_stay_and_states_do_not(file: str, watch: Callable[..., Watched]) -> None:
+    page = watch().open(file)
+    page.evaluate("""() => {
+      const row = document.querySelector("#filter tbody tr");
+      for (const words of ["value", "chosen", "another judge"]) row.insertCell().textContent = words;
+    }""")
+    page.click("#tongue")
+    cells = page.locator("#filter tbody tr").first.locator("td").all_text_contents()
+    assert cells[-3:] == ["value", "当前", "评审不同"]
 
 
 def test_the_difference_is_marked_and_the_texts_stay_whole(file: str, watch: Callable[..., Watched]) -> None:

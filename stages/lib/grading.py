@@ -12,10 +12,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from . import checker, llm, offline, replay, rubric, stubs
+from . import checker, controls, jsonl, llm, offline, replay, rubric, stubs
 from .calls import ASKED
 from .jsonl import Record
-from .params import Count, Section, Share
+from .params import Count, Refusal, Section, Share
 from .rubric import Rubric
 
 WORST, BEST = 1.0, 5.0
@@ -47,6 +47,20 @@ class Judge(llm.Chat):
         if self.model in stubs.JUDGES:
             return "stub score"
         return "rule score" if self.model.startswith("offline-") else "model score"
+
+
+def answered(system: str, records: Sequence[Record]) -> dict[str, str]:
+    """The text of every record: its golden completion, or what the system answered; Refusal unless each has one."""
+    if system == "golden":
+        return {record["id"]: controls.golden(record) for record in records}
+    answers = jsonl.read(f"data/answers/{system}.jsonl", "id")
+    found = {answer["id"]: answer["text"] for answer in answers}
+    if len(answers) != len(records) or found.keys() != {record["id"] for record in records}:
+        counts = f"{len(answers)} answers for {len(records)} records"
+        raise Refusal(
+            f"data/answers/{system}.jsonl: {counts}; run `dvc repro`, the ids must be those of data/test.jsonl"
+        )
+    return found
 
 
 def responder(judge: Judge) -> offline.Respond:

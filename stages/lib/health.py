@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from . import html, people, revision, verdict
+from . import contest, html, people, revision, verdict
 from .evidence import SYSTEMS
 from .figures import chance, estimate, figure, signed, span, told
 from .html import Safe, el, table
@@ -77,7 +77,8 @@ def _order(name: str, part: Found, again: Found) -> list[Any]:
     flips = f"{figure(part.get('flips_first'))} / {figure(part.get('flips_second'))}"
     bias = f"{signed(part.get('bias'))}, {chance(part.get('p'))}" if part.get("bias") is not None else "–"
     cells = [figure(part.get("first_share"), True), figure(part.get("ties")), figure(again.get("stability"), True)]
-    return [name, figure(part.get("n")), rate, flips, bias, *cells, part.get("reason") or ""]
+    reason = part.get("reason") or ""
+    return [name, figure(part.get("n")), rate, flips, bias, *cells, "" if reason == contest.BLIND else reason]
 
 
 def orders(now: Snapshot) -> Safe:
@@ -90,7 +91,9 @@ def orders(now: Snapshot) -> Safe:
     if not rows:
         return NONE
     head = ["pair", "n", "the same in both orders", "flips to first / second", "bias of flips", "first wins", "ties"]
-    return html.join(el("h3", "Order"), table([*head, "stable when repeated", "remark"], rows))
+    told = any((part.get("orders") or {}).get("reason") == contest.BLIND for part in pairs.values())
+    made = table([*head, "stable when repeated", "remark"], rows)
+    return html.join(el("h3", "Order"), made, el("p", contest.BLIND, class_="soft") if told else NONE)
 
 
 def wins(now: Snapshot) -> Safe:

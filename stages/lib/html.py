@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 WIDTH, LABELS = 480, 44  # of a chart, in user units; the page scales it
+LONG = 36  # characters of a cell that are words
 
 
 class Safe(str):
@@ -41,10 +42,15 @@ def el(tag: str, *children: Any, **attributes: Any) -> Safe:
 
 def table(head: Sequence[Any], rows: Sequence[Sequence[Any]], **attributes: Any) -> Safe:
     """A table whose first column names the row; it scrolls sideways by itself on a narrow screen."""
-    cells = [join(el("th", row[0], scope="row"), *(el("td", cell) for cell in row[1:])) for row in rows]
+    cells = [join(el("th", row[0], scope="row"), *map(_cell, row[1:])) for row in rows]
     top = el("thead", el("tr", *(el("th", cell, scope="col") for cell in head)))
     body = el("tbody", *(el("tr", cell) for cell in cells))
     return el("div", el("table", top, body, **attributes), class_="scroll")
+
+
+def _cell(value: Any) -> Safe:
+    """Words may break over lines, numbers may not."""
+    return el("td", value, class_="long" if not isinstance(value, Safe) and len(str(value)) > LONG else None)
 
 
 def fold(title: Any, *content: Any) -> Safe:

@@ -23,7 +23,10 @@ const foreign = (node) => {
 // What a hole may hold: {n} a number with its interval, {w} one word, {} anything.
 const HOLES = { "{n}": /^(?:[\d.,%–−+±-]|e-\d)+(?: \[[^\]A-Za-z]*\])?$/, "{w}": /^\S+$/, "{}": /^/ };
 const KEPT = "[translate=no], script, style, pre, code, kbd, textarea, .words tbody, th span[title], rect > title";
-const MARKS = { ".": "。", ";": "；", ":": "：" };
+// One word in a cell is what the data call something, and stays, but for these.
+const named = (node) => node.parentElement.closest("td") && /^[a-z_]+$/.test(node.data.trim()) &&
+  !["chosen", "withheld", "reported", "extrapolated", "none"].includes(node.data.trim());
+const MARKS = { ".": "\u3002", ";": "\uff1b", ":": "\uff1a" }; // at the end of a clause, in Chinese
 const before = new WeakMap(); // text node -> its English
 const patterns = Object.keys(chinese || {})
   .filter((key) => /\{[nw]?\}/.test(key))
@@ -81,7 +84,7 @@ const speak = (root) => {
   const walk = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
   for (let node = walk.nextNode(); node; node = walk.nextNode()) {
     if (!before.has(node)) {
-      if (tongue === "en" || !node.data.trim() || node.parentElement.closest(KEPT)) continue;
+      if (tongue === "en" || !node.data.trim() || node.parentElement.closest(KEPT) || named(node)) continue;
       before.set(node, node.data);
     }
     node.data = tongue === "en" ? before.get(node) : say(before.get(node));
@@ -108,7 +111,7 @@ const turn = (language) => {
   tongue = language;
   document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
   speak(document.documentElement);
-  at("tongue").textContent = language === "zh" ? "English" : "中文";
+  at("tongue").textContent = language === "zh" ? "English" : chinese.Chinese;
   at("tongue").lang = language === "zh" ? "en" : "zh-CN";
 };
 if (chinese) {

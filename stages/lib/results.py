@@ -61,9 +61,18 @@ def scores(now: Snapshot, old: Snapshot) -> Safe:
     chart = html.bars(f"Mean {score} by content type", [bars for _, bars in made], 1, 5)
     return html.join(
         people.caution(now), table(head, [row for row, _ in made]),
-        el("p", caption, class_="soft"), el("p", f"BASE: {compared}.", class_="soft"),
+        el("p", caption, class_="soft"), el("p", f"BASE: {compared}.", class_="soft"), _noise(now),
         fold("as bars", html.legend(SYSTEMS), chart), dimensions(now, old),
     )  # fmt: skip
+
+
+def _noise(now: Snapshot) -> Safe:
+    """What another training seed alone changes, where that was measured on these very inputs."""
+    if (wide := verdict.band(now)) is None:
+        return NONE
+    seeds = len(now.metric("seeds", "seeds") or [])
+    line = f"Noise: the means of two training seeds lie up to ±{figure(wide)} apart (95%, from {seeds} seeds); "
+    return el("p", f"{line}a smaller difference to BASE may be another seed's.", class_="soft")
 
 
 def dimensions(now: Snapshot, old: Snapshot) -> Safe:

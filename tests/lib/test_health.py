@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from stages.lib import health, revision
+from stages.lib import contest, health, revision
 
 from .finished import card, metrics, pair, sound
 from .markup import plain, rows, state
@@ -92,6 +92,15 @@ def test_repeats_controls_and_orders() -> None:
     ]
     found = rows(health.orders(now))
     assert found[1] == ["tuned:base", "4", "75.0% [40.0, 90.0%]", "1 / 0", "+1.00, p = 1", "50.0%", "1", "–", ""]
+
+
+def test_what_holds_for_every_pair_of_rules_is_said_once() -> None:
+    now = state(**metrics())
+    part = now.metrics["compare"]["preferences"]["pairs"]["tuned:base"]
+    part["orders"] = {**part["orders"], "reason": contest.BLIND}
+    page = health.orders(now)
+    assert rows(page)[1][-1] == ""
+    assert str(page).count(contest.BLIND) == 1
 
 
 def test_a_pair_is_shown_and_a_withheld_one_is_not() -> None:

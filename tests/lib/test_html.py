@@ -65,6 +65,14 @@ def test_table_and_fold() -> None:
     assert "<a>" in parsed.texts
 
 
+def test_long_words_may_break_and_figures_may_not() -> None:
+    figures = html.join("4.60 ", html.el("span", "[4.52, 4.68], over every item that there is", class_="interval"))
+    parsed = parse(
+        html.table(["", "a", "b"], [["x", figures, "0.5"], ["y", "no flips: the order changed no winner", 1]])
+    )
+    assert [a for tag, a in parsed.seen if tag == "td"] == [{}, {}, {"class": "long"}, {}]
+
+
 def test_data_cannot_leave_its_element() -> None:
     value = {"a": [NASTY, {"</script>": 1}], "中": "文"}
     made = html.data(value, "rows")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from stages.lib import noise, verdict
+from stages.lib import noise, results, verdict
 from stages.lib.revision import Snapshot
 
 from .finished import PARAMS, card, gap, metrics, pair, sound
@@ -121,6 +121,15 @@ def test_a_difference_inside_the_noise_is_said_to_be_noise(toy: Path) -> None:
     assert said.startswith("tuned and base differ by no more than two seeds do, ±0.60: +0.50 [+0.30, +0.70]")
     wide = verdict.verdict(sound(seeds=seeds, compare__difference=gap(0.7, 0.5, 0.9)))
     assert wide.startswith("tuned is better than base by 0.70")
+
+
+def test_the_band_stands_under_the_scores(toy: Path) -> None:
+    seeds = {"of": lock(toy), "score": {"band": 0.6}, "seeds": [0, 1, 2]}
+    assert "seeds lie up to ±0.60 apart (95%, from 3 seeds)" in str(
+        results.scores(sound(seeds=seeds), Snapshot("main"))
+    )
+    other = seeds | {"of": "0" * 16}
+    assert "seeds lie" not in str(results.scores(sound(seeds=other), Snapshot("main")))
 
 
 @pytest.mark.parametrize("seeds", [None, {"of": "0" * 16, "score": {"band": 9.0}}, {"score": {"band": 9.0}}])
