@@ -33,6 +33,7 @@ verify: setup ## compute every number of the report again from stored rows, with
 	@python -m stages.verify
 
 rejudge: setup ## today's judge on the stored answers of old experiments (EXPS="exp-a main~3")
+	@test -n "$(EXPS)" || { echo 'make rejudge EXPS="..."; names of experiments (dvc exp list) or revisions of git'; exit 1; }
 	@python -m stages.rejudge $(EXPS)
 
 seeds: setup ## how far the scores move when only the training seed differs (N=3 runs in all)

@@ -47,10 +47,21 @@ def texts(test: Sequence[Record], rejected: Sequence[Record], world: planted.Wor
     return {"texts": rows, "left_out": left_out}
 
 
+# Who made what: names that share no word, and words that are no name.
+FAMILIES = {
+    "llama": "llama", "qwen|qwq|qvq": "qwen", "glm": "glm", "gpt|^o[1-9]": "gpt", "deepseek": "deepseek",
+    "claude": "claude", "gemini|gemma": "gemini", "mi[sx]tral|ministral": "mistral",
+}  # fmt: skip
+
+
 def family(name: str) -> str:
-    """The first word of a model's name without its owner, lower case; "" for a program."""
-    found = re.search(r"[a-z]+", name.rsplit("/", 1)[-1].lower())
-    return "" if name.startswith("offline-") or not found else found[0]
+    """The family of a model's name without its owner; its first word where it is none of FAMILIES, "" for a program."""
+    own = name.rsplit("/", 1)[-1].lower()
+    if name.startswith("offline-"):
+        return ""
+    known = next((each for pattern, each in FAMILIES.items() if re.search(pattern, own)), "")
+    found = re.search(r"[a-z]{2,}", own)
+    return known or (found[0] if found and found[0] not in ("base", "model", "local", "tuned") else "")
 
 
 def related(judge: str, others: Mapping[str, str]) -> list[str]:

@@ -34,7 +34,9 @@ def join(checks: list[Record], judged: dict[str, list[Record]], shares: list[str
     joined: dict[str, list[Record]] = {}
     for system in SYSTEMS:
         verdicts = {
-            row["id"]: {key: row[key] for key in ("outcome", "score", "dims", "judge_id")} for row in judged[system]
+            row["id"]: {key: row[key] for key in ("outcome", "score", "dims", "judge_id")}
+            | {"refused": row.get("refused") or []}
+            for row in judged[system]
         }
         rows = sorted((row for row in checks if row["system"] == system), key=lambda row: str(row["id"]))
         if verdicts.keys() != {row["id"] for row in rows} or len(rows) != len(judged[system]):
@@ -98,10 +100,11 @@ def block(joined: dict[str, list[Record]], compare: Compare, seed: int) -> Numbe
         found[name] = difference.difference(pair, seed, compare.margin)
         found[name]["bounds"] = missing.difference_bounds(scores["tuned"], scores[other], WORST, BEST)
     passed = {s: {r["id"]: r["passed"] for r in joined[s]} for s in ("tuned", "base")}
-    found["passes"] = {
-        share: difference.mcnemar(*({i: row[share] for i, row in passed[s].items()} for s in ("tuned", "base")))
-        for share in compare.shares
-    }
+    items = {r["id"]: r["item"] for r in joined["golden"]}
+    found["passes"] = {}
+    for share in compare.shares:
+        ours, theirs = ({i: row[share] for i, row in passed[s].items()} for s in ("tuned", "base"))
+        found["passes"][share] = {**difference.mcnemar(ours, theirs), "paired": stats.paired(ours, theirs, items, seed)}
     return {**found, "best": best(({s: scores[s][i] for s in SYSTEMS} for i in scores["golden"]), compare.tie)}
 
 
@@ -114,15 +117,22 @@ def summary(joined: dict[str, list[Record]], compare: Compare, seed: int) -> Num
         by_type[kind] = block(part, compare, seed)
     for kind, p in stats.holm({kind: part["difference"]["p"] for kind, part in by_type.items()}).items():
         by_type[kind]["difference"]["p_holm"] = p
+    for kind, p in stats.holm({k: part["difference"]["p_equivalent"] for k, part in by_type.items()}).items():
+        by_type[kind]["difference"]["p_equivalent_holm"] = p
     whole = block(joined, compare, seed)
     for numbers in (whole["difference"], *(each["difference"] for each in by_type.values())):
         numbers |= {"state": difference.state(numbers), "sentence": difference.sentence(numbers)}
     failed = {s: (sum(row["outcome"] != "ok" for row in rows), len(rows)) for s, rows in joined.items()}
-    gone = missing.differential(failed)
+    # A judge that is asked again until it can be read fails less in the end; its first replies tell the rest.
+    first = {s: (sum(row["outcome"] != "ok" or bool(row["refused"]) for row in r), len(r)) for s, r in joined.items()}
+    gone, early = missing.differential(failed), missing.differential(first)
     return {
         "overall": {system: whole.pop(system) for system in SYSTEMS}, **whole, "by_type": by_type,
         "dims": difference.differences(joined["tuned"], joined["base"], seed, compare.margin),
-        "missing": {"failed": failed, **gone, "sentence": missing.sentence(failed, gone)},
+        "missing": {
+            "failed": failed, **gone, "sentence": missing.sentence(failed, gone),
+            "first": {"failed": first, **early, "sentence": missing.sentence(first, early)},
+        },
     }  # fmt: skip
 
 

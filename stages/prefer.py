@@ -15,7 +15,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from stages.lib import controls, facts, grading, jsonl, llm, pairs, replay, rubric, stubs
+from stages.lib import controls, facts, grading, jsonl, llm, offline, pairs, replay, rubric, stubs
 from stages.lib.grading import Judge
 from stages.lib.jsonl import Record
 from stages.lib.pairs import Pairs
@@ -78,25 +78,39 @@ def plan(records: Sequence[Record], prefer: Prefer, judge: Judge, seed: int) -> 
     return made
 
 
+def responder(judge: Judge) -> offline.Respond:
+    return stubs.JUDGES.get(judge.model, pairs.respond)
+
+
+def named_by(judge: Judge, sheets: Mapping[str, Pairs], types: dict[str, str], known: grading.Known) -> dict[str, str]:
+    """The judge_id of every type."""
+    found = {}
+    for kind, sheet in sheets.items():
+        labels = {each: types[each] for each in sheet.rubric.header.types if each in types}
+        found[kind] = sheet.judge_id(judge.identity(labels, responder(judge)), known)
+    return found
+
+
 def ask(
     rows: Sequence[Record], records: Sequence[Record], given: Texts, sheets: Mapping[str, Pairs],
     types: dict[str, str], known: grading.Known, judge: Judge,
 ) -> list[Record]:  # fmt: skip
     """Every question with its verdict, outcome, judge_id, and the words of the judge."""
     shown = {r["id"]: sheets[r["type"]].shown(r["type"], types[r["type"]], r["facts"], known) for r in records}
-    names = {kind: sheet.judge_id(judge.identity(), known) for kind, sheet in sheets.items()}
+    names = named_by(judge, sheets, types, known)
     calls = []
     for row in rows:
         both = [given[row[side]][row["id"]] for side in ("first", "second")]
         messages = sheets[row["type"]].messages(shown[row["id"]], *both)
         calls.append(llm.Call(f"{row['id']} {row['first']}:{row['second']} {row['sample']}", messages, row["sample"]))
-    answers = llm.ask(calls, judge, "judge", stubs.JUDGES.get(judge.model, pairs.respond), pairs.parse)
+    answers = llm.ask(calls, judge, "judge", responder(judge), pairs.parse)
     made = []
     for row, answer in zip(rows, answers, strict=True):
         told: Record = {"verdict": None, "outcome": replay.OUTCOMES.get(answer.kind, "ok"), "reply": None}
         if answer.status != "failed":
             told |= {"verdict": answer.value["verdict"], "reply": answer.text}
-        asked = {"request": answer.request, "tokens": [answer.tokens_in, answer.tokens_out]}
+        asked: Record = {"request": answer.request, "tokens": [answer.tokens_in, answer.tokens_out]}
+        asked |= {"refused": list(answer.refused)}
         lengths = [len(given[row[side]][row["id"]]) for side in ("first", "second")]
         made.append({**row, **told, **asked, "lengths": lengths, "judge_id": names[row["type"]]})
     return made
@@ -109,6 +123,7 @@ def main(judge: Judge, prefer: Prefer, recipe: str, rules: facts.Rules, seed: in
         raise Refusal(f"prompts/{recipe}/judge: no rubric names the type {absent[0]}; add it to the types of one")
     prompt, known = Prompt(f"prompts/{recipe}/prefer/pair.md"), facts.known(rules)
     sheets = {kind: Pairs(sheet, prompt, prefer.tie) for kind, sheet in rubrics.items()}
+    names = named_by(judge, sheets, types, known)
     rows = ask(plan(records, prefer, judge, seed), records, given, sheets, types, known, judge)
     for pair in prefer.pairs:
         outcomes = Counter(row["outcome"] for row in rows if row["pair"] == pair)
@@ -122,7 +137,7 @@ def main(judge: Judge, prefer: Prefer, recipe: str, rules: facts.Rules, seed: in
     jsonl.write_json("reports/metrics/prefer.json", {
         "n": len(rows),
         "outcomes": dict(Counter(row["outcome"] for row in rows)),
-        "judge_ids": {sheet.rubric.path.stem: sheet.judge_id(judge.identity(), known) for sheet in sheets.values()},
+        "judge_ids": {sheets[kind].rubric.path.stem: name for kind, name in names.items()},
         "model": judge.model,
         "score_kind": judge.kind,
         "tokens": {name: sum(each[i] for each in paid) for i, name in enumerate(("in", "out"))},

@@ -65,7 +65,8 @@ class Today:
         return {s: grading.grade(part, self.rubrics, types, self.known, self.judge) for s, part in given.items()}
 
     def ids(self) -> dict[str, str]:
-        return {r.path.stem: r.judge_id(self.judge.identity(), self.known) for r in self.rubrics.values()}
+        types = self.values["types"]
+        return {r.path.stem: grading.judge_id(self.judge, r, types, self.known) for r in self.rubrics.values()}
 
 
 def column(rows: Sequence[Record]) -> Numbers:

@@ -37,7 +37,7 @@ PEOPLE = Entry(
     {}, {HUMAN: ""},
 )  # fmt: skip
 BESIDE = ("data/answers", "data/judgements")  # what unblind reads of them depends on the sheet
-Result = Literal["equal", "as in dvc.lock", "no numbers", "unchecked", "MISSING", "DIFFERS"]
+Result = Literal["equal", "as in dvc.lock", "no numbers", "unchecked", "STALE", "MISSING", "DIFFERS"]
 Line = tuple[Result, str, str]  # what was found, of which stage or file, and in words
 
 
@@ -48,10 +48,8 @@ def locked(entry: Entry) -> list[str]:
 
 
 def stale(entry: Entry) -> str:
-    """What the stage would read otherwise than it did: no number is wrong for it, it is that of another tree."""
-    values = params.load()
-    found = [f"params.yaml: {key}" for key, value in sorted(entry.params.items()) if values.get(key) != value]
-    found += [path for path, md5 in entry.deps.items() if Path(path).is_file() and md5 != receipt.md5(Path(path))]
+    """Why the numbers are those of another tree, be they computed right or not; "" where they are of this one."""
+    found = receipt.stale(entry, params.load())
     return f" ({found[0]} is not as that run read it; `dvc repro`)" if found else ""
 
 
@@ -139,7 +137,10 @@ def band(lock: str) -> Line:
 def lines() -> Iterator[Line]:
     lock = receipt.text()
     entries = receipt.parse(lock)
-    yield from map(checked, entries.values())
+    for entry in entries.values():
+        yield (found := checked(entry))
+        if found[0] != "DIFFERS" and (why := stale(entry)):
+            yield "STALE", entry.name, why.strip(" ()")
     if Path(HUMAN).is_file():
         yield people()
     if noise.METRIC.is_file():
@@ -163,7 +164,7 @@ def main() -> int:
         print(f"verify: {err}", file=sys.stderr)
         return 1
     print(", ".join(f"{n} {found}" for found, n in counts.items()))
-    return int(bool({"DIFFERS", "MISSING"} & counts.keys()))
+    return int(bool({"DIFFERS", "MISSING", "STALE"} & counts.keys()))
 
 
 if __name__ == "__main__":

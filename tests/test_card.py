@@ -221,3 +221,19 @@ def test_the_same_bytes_again_and_a_table(folder: Path, capsys: pytest.CaptureFi
     more, _ = run(settings(), 5)
     key = [(row["defect"], row["id"], row["text"]) for row in more]
     assert all((row["defect"], row["id"], row["text"]) in key for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("meta-llama/Meta-Llama-3-8B", "llama-3-70b"), ("THUDM/chatglm3-6b", "glm-4"), ("o3-mini", "gpt-4o"),
+        ("chatgpt-4o-latest", "gpt-4o"), ("Qwen/Qwen2.5-7B-Instruct", "QwQ-32B"), ("deepseek-chat", "deepseek-r1"),
+    ],
+)  # fmt: skip
+def test_relatives_are_known_by_more_than_their_first_word(one: str, other: str) -> None:
+    assert card.family(one) == card.family(other) != ""
+
+
+def test_a_word_that_is_no_name_makes_no_family() -> None:
+    assert card.family("models/base") == card.family("base-7b") == card.family("offline-rules-1") == ""
+    assert card.family("deepseek-chat") != card.family("gpt-4o")

@@ -242,7 +242,7 @@ def test_dimensions_share_one_correction(folder: Path) -> None:
     assert set(found) == set(TYPES)
     assert set(found["ad"]) == {"tone", "form"}
     assert found["ad"]["tone"]["mean"] > 0
-    assert found["ad"]["form"]["reason"] == "all ties: no text differs"
+    assert found["ad"]["form"]["reason"] == "all ties: no score differs"
 
 
 def test_controls_stand_beside_golden_and_another_judge_is_refused(folder: Path) -> None:
@@ -263,3 +263,17 @@ def test_who_beats_whom_stands_beside_the_scores(folder: Path) -> None:
     won = found["pairs"]["tuned:base"]
     assert (won["win"]["n"], won["win"]["won"], won["orders"]["consistency"], won["withheld"]) == (10, 10, 1.0, "")
     assert found["matrix"]["base"]["tuned"]["mean"] == 0.0
+
+
+def test_first_replies_that_failed_in_one_system_only_are_told(folder: Path) -> None:
+    assert run()["missing"]["first"]["sentence"] == ""
+    edit("tuned", refused=["check"])
+    found = run()["missing"]
+    assert (found["differs"], found["first"]["differs"]) == (False, True)
+    assert found["first"]["sentence"].startswith("differential missingness: 20 of 20 verdicts on tuned failed and 0 of")
+
+
+def test_pass_rates_are_also_compared_by_item(folder: Path) -> None:
+    found = run()["passes"]["strict"]
+    assert found["paired"]["clusters"] == 10
+    assert found["paired"]["mean"] == pytest.approx(0.9)

@@ -127,8 +127,8 @@ def test_figures_know_a_parrot_and_a_broken_record(folder: Path) -> None:
     assert numbers["copies"]["golden"]["near"]["mean"] < 0.5
     assert numbers["variety"]["base"]["distinct_3"] < 0.3 * numbers["variety"]["golden"]["distinct_3"]
     assert len({part["characters"] for part in numbers["variety"].values()}) == 1
-    assert numbers["stops"]["tuned"]["overrun"]["mean"] == 1
-    assert numbers["stops"]["golden"]["overrun"]["mean"] <= 0.05
+    assert numbers["stops"]["tuned"]["looped"]["mean"] == 1
+    assert numbers["stops"]["golden"]["looped"]["mean"] <= 0.05
     assert numbers["length"]["tuned"]["all"]["ratio"] == 5
     assert numbers["length"]["golden"]["paid_ad_cta"]["n"] == 6
 

@@ -20,7 +20,7 @@ import pytest
 from .conftest import ROOT, Stage, load_yaml, pipeline
 
 PIPELINE = pipeline()
-LIGHT = ["base", "generate", "clean", "filter", "reject", "format", "split"]
+LIGHT = ["base", "generate", "clean", "filter", "reject", "format", "split", "audit"]
 LIGHT += ["evaluate", "judge@golden", "judge@base", "judge@tuned", "judge@controls", "card", "prefer", "compare"]
 HEAVY = ["train", "align", "merge", "answer@base", "answer@tuned", "accept"]
 ITEMS = 16

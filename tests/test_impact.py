@@ -35,7 +35,7 @@ done
 TUNED = "answer@tuned accept evaluate judge@tuned prefer compare"
 ANSWERS = f"answer@base judge@base {TUNED}"
 JUDGES = "judge@base judge@controls judge@golden judge@tuned card prefer compare"
-SPLIT = f"split train align merge judge@controls judge@golden card {ANSWERS}"
+SPLIT = f"split audit train align merge judge@controls judge@golden card {ANSWERS}"
 FORMAT = f"format {SPLIT}"
 FILTER = f"filter reject {FORMAT}"
 CLEAN = f"clean {FILTER}"
@@ -47,6 +47,7 @@ PARAMS = {
     "align.method": f"align merge {TUNED}",
     "answer.decode.max_new_tokens": ANSWERS,
     "answer.presets": ANSWERS,
+    "audit.ngram": "audit",
     "base.corpus": BASE,
     "base.steps": BASE,
     "card.items": "card",
@@ -109,6 +110,7 @@ FILES = {
     "stages/accept.py": "accept evaluate compare",
     "stages/evaluate.py": "evaluate compare",
     "stages/judge.py": "judge@base judge@controls judge@golden judge@tuned card compare",
+    "stages/audit.py": "audit",
     "stages/card.py": "card",
     "stages/prefer.py": "prefer compare",
     "stages/compare.py": "compare",
@@ -130,8 +132,9 @@ MODULES = {
     JUDGES: "checker grading rubric stubs",
     f"evaluate {JUDGES}": "controls",
     "accept evaluate compare": "constrain ladder",
-    "accept evaluate card compare": "stats",
+    "accept audit evaluate card compare": "stats",
     "card": "detection places planted",
+    "audit": "flaws shortcut",
     "card compare": "agreement repeats",
     "prefer compare": "pairs",
     "compare": "contest difference length missing preference scoreboard",

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from stages import judge
-from stages.lib import checker, grading, jsonl, offline, repeats, replay
+from stages.lib import checker, grading, jsonl, offline, repeats, replay, rubric
 from stages.lib.params import Refusal
 from tests import goldens
 from tests.conftest import ROOT, load_yaml
@@ -331,3 +331,51 @@ def test_a_killed_judge_goes_on_where_it_was_and_asks_nothing_twice(folder: Path
     run("golden", settings)
     assert killed[0] == Path("reports/metrics/judge/golden.json").read_bytes()
     assert killed[1] == Path("data/judgements/golden.jsonl").read_bytes()
+
+
+def test_a_reply_is_asked_for_again_twice_at_most_and_that_is_counted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = TEST[10]["facts"]["name"]
+    tries: Counter[str] = Counter()
+
+    def late(body: dict[str, Any]) -> offline.Reply:
+        prompt = body["messages"][-1]["content"]
+        tries[prompt] += 1
+        hard = f"产品：{mark}" in prompt and tries[prompt] < 3
+        return offline.Reply("Let me think.") if hard else REAL(body)
+
+    monkeypatch.setattr(checker, "respond", late)
+    settings = SETTINGS.model_copy(update={"repeats": grading.Repeats(share=0.0, times=1)})
+    rows, numbers = run("golden", settings)
+    assert numbers["outcomes"] == {"ok": 27}
+    assert Counter(len(row["refused"]) for row in rows) == {0: 18, 2: 9}
+    assert {kind for row in rows for kind in row["refused"]} == {"check"}
+    shutil.rmtree(".work")
+    monkeypatch.setattr(checker, "respond", spoilt(FAILURES["parse_error"], (f"产品：{mark}",)))
+    rows, _ = run("golden", settings.model_copy(update={"max_failed": 1.0}))
+    assert {len(row["refused"]) for row in rows if row["outcome"] == "parse_error"} == {3}, "three replies, no more"
+
+
+def test_another_label_or_other_rules_are_another_judge(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sheets = rubric.folder("prompts/brand/judge")
+    known = {"effects": ["a"]}
+
+    def name(types: dict[str, str]) -> str:
+        return grading.judge_id(SETTINGS, sheets["paid_ad_bab"], types, known)
+
+    before = name(goldens.TYPES)
+    assert name(goldens.TYPES) == before
+    assert name({**goldens.TYPES, "paid_ad_bab": "只要写了就给五分的文案"}) != before
+    assert name({**goldens.TYPES, "social_media_review": "x"}) == before, "the label of another rubric's type"
+    code = folder / "checker.py"
+    code.write_bytes(Path(checker.__file__).read_bytes() + b"\n")
+    monkeypatch.setattr(checker, "__file__", str(code))
+    assert name(goldens.TYPES) != before
+
+
+def test_replayed_verdicts_never_become_a_stage_of_dvc(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANNEAL_REPLAY", "kept")
+    monkeypatch.setenv("DVC_STAGE", "judge@golden")
+    with pytest.raises(Refusal, match=r"ANNEAL_REPLAY is set: .*; unset it to run stages"):
+        run("golden")

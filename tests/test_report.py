@@ -396,9 +396,13 @@ def test_without_a_card_the_verdict_shows_no_score(project: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["--min-score", "4"], 0, ""),
+        (["--min-score", "3"], 0, ""),
         (["--min-score", ""], 0, ""),
-        (["--min-score", "4.2"], 3, "gate closed: tuned scores 4.00 [3.90, 4.10], under MIN_SCORE 4.2"),
+        (
+            ["--min-score", "4.2"],
+            3,
+            "gate closed: tuned scores 4.00 [3.90, 4.10], 3.00 with its failed judgements at worst, under MIN_SCORE",
+        ),
         (["--max-regression", "0.1"], 3, "gate closed: MAX_REGRESSION has nothing to compare with: no git repository"),
         (["--min-score", "four"], 1, "MIN_SCORE=four: a number from 1 to 5"),
         (["--max-regression", "-1"], 1, "MAX_REGRESSION=-1: a number from 0 to 4"),

@@ -14,7 +14,7 @@ import numpy as np
 from . import stats
 
 DRAWS = 1000
-FEWEST = 10  # clusters; over fewer, percentiles of draws are far narrower than they claim
+FEWEST = 19  # clusters; over fewer, percentiles of draws are far narrower than they claim
 
 
 def kappa(a: Sequence[Any], b: Sequence[Any], labels: Sequence[Any], quadratic: bool = False) -> float | None:

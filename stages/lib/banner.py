@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import evidence, people, process, revision, verdict
+from . import evidence, people, process, receipt, revision, verdict
 from .evidence import SYSTEMS
 from .figures import figure
 from .revision import Snapshot
@@ -39,6 +39,8 @@ def unscored(now: Snapshot) -> list[Alert]:
     found += [("bad", line) for line in over_budget(now)]
     if uneven := now.metric("compare", "missing", "sentence"):
         found.append(("bad", uneven))
+    elif early := now.metric("compare", "missing", "first", "sentence"):
+        found.append(("bad", f"first replies of the judge, before it was asked again: {early}"))
     return found
 
 
@@ -49,8 +51,9 @@ def over_budget(now: Snapshot) -> list[str]:
     for name in SYSTEMS:
         outcomes = now.metric(f"judge/{name}", "outcomes") or {}
         n = sum(outcomes.values())
-        share = 1 - outcomes.get("ok", 0) / n if n else 0.0
-        if allowed is not None and share > allowed:
+        failed = n - outcomes.get("ok", 0)
+        share = failed / n if n else 0.0
+        if allowed is not None and failed > allowed * n:
             line = f"{name}: {figure(share, True)} of judgements failed"
             found.append(f"{line}; judge.max_failed allows {figure(allowed, True)}")
     return found
@@ -79,32 +82,39 @@ def unsound(now: Snapshot) -> list[Alert]:
     if missed and (now.params.get("accept") or {}).get("checks"):
         line = f"{missed} of {now.metric('accept', 'n')} answers pass accept.checks on no rung"
         found.append(("bad", f"{line}: their first attempt stands"))
+    found += [("bad", line) for line in stale(now)]
     made, _ = evidence.outbound(now.params)
     if made:
         found.append(("bad", f"{made} connections left this machine although privacy.local_only is true"))
     return found
 
 
-def unseen(now: Snapshot) -> list[str]:
-    """Defects of the judge card that fewer than half of the texts lose points for, those in held-out words aside."""
-    defects = now.metric("card", "defects") or {}
-    shares = {name: (each.get("lower") or {}).get("mean") for name, each in defects.items() if not each.get("held_out")}
-    return [name for name, share in shares.items() if share is not None and share < 0.5]
+def stale(now: Snapshot) -> list[str]:
+    """What was edited since the run: the numbers are not those of the params and the code beside them."""
+    if not receipt.LOCK.is_file():
+        return []
+    entries = receipt.parse(receipt.LOCK.read_text("utf-8")).values()
+    found = {entry.name: receipt.stale(entry, now.params) for entry in entries}
+    first = next((what for each in found.values() for what in each), "")
+    names = ", ".join(name for name, each in found.items() if each)
+    return [f"edited since the run: {first}, read otherwise by {names}; `dvc repro` first"] if first else []
 
 
 def judge(now: Snapshot) -> list[Alert]:
     """What is wrong with the judge itself, as far as it was measured."""
     if now.metric("compare", "difference", "mean") is None:
         return []
-    found: list[Alert] = [] if verdict.carded(now) else [("bad", f"{verdict.NO_CARD} measures what it can see")]
+    why = verdict.unusable(now)
+    found: list[Alert] = [("bad", f"no score is shown: {why}")] if why else []
     if verdict.carded(now):
         found += [("bad", f"self-judging: {line}") for line in now.metric("card", "family") or []]
-        if missed := unseen(now):
+        if missed := verdict.unseen(now):
             line = f"the judge card: {', '.join(missed)} are mostly not found"
             found.append(("bad", f"{line}; a score of this judge does not say that a text is free of them"))
     for name, part in (now.metric("compare", "judge_controls") or {}).items():
         share = part.get("at_golden")
         if share is None:
+            found.append(("bad", f"the judge's control {name!r} has no verdict: what it shows of the judge is unknown"))
             continue
         if name in BLIND and share > SLIPS:
             line = f"{figure(share, True)} of the judge's control {name!r} score at least as their golden text"

@@ -55,8 +55,8 @@ def stops(name: str, bench: Bench) -> Numbers:
     """How many texts end by themselves, and how many repeat themselves more than 99 of 100 golden texts."""
     rows = bench.checks[name]
     usual = np.quantile([measures.repetition(row["text"]) for row in bench.checks["golden"]], 0.99)
-    overrun = [bool(measures.repetition(row["text"]) > usual) for row in rows]
-    return {"stopped": share(rows, [row["stopped"] for row in rows]), "overrun": share(rows, overrun)}
+    looped = [bool(measures.repetition(row["text"]) > usual) for row in rows]
+    return {"stopped": share(rows, [row["stopped"] for row in rows]), "looped": share(rows, looped)}
 
 
 def likelihood(name: str, bench: Bench) -> Numbers:

@@ -16,7 +16,9 @@ from .params import Count, Section, Share
 ATTEMPTS = 6  # requests for one row in one run
 RAISES = 2  # times that max_tokens is doubled for an answer that was cut short
 ASKED = ("model", "temperature", "top_p", "max_tokens")  # of a Chat, what the answer hangs on
-_AGAIN: dict[reply.Kind, int] = {"length": RAISES, "content_filter": 1}  # repeats after a reply of this kind
+AGAIN: dict[reply.Kind, int] = {"length": RAISES, "content_filter": 1}  # repeats after a reply of this kind
+# A judge that is asked until its reply can be read is one whose failures nobody sees: few repeats, and counted.
+JUDGED: dict[reply.Kind, int] = {**AGAIN, "check": 2, "empty": 2, "refusal": 0}
 
 
 class Chat(Section):
@@ -50,6 +52,7 @@ class Answer:
     tokens_in: int = 0
     tokens_out: int = 0
     request: str = ""  # what was asked, as a hash; the same on every road
+    refused: list[reply.Kind] = field(default_factory=list)  # replies that were none, this and earlier runs'
 
 
 def accept(text: str) -> str:
@@ -74,6 +77,7 @@ class Row:
     tries: int = 0
     waits: int = 0
     answer: Answer | None = None
+    again: dict[reply.Kind, int] = field(default_factory=lambda: AGAIN)
 
     def body(self) -> dict[str, Any]:
         """The request as sent: an answer that was cut short gets more room, not the same request again."""
@@ -102,7 +106,7 @@ class Row:
     def finished(self) -> bool:
         """Whether to give up: out of attempts, filtered twice, or cut short with all the room there is."""
         last = self.fresh[-1] if self.fresh else ""
-        return self.tries >= ATTEMPTS or (last in _AGAIN and self.refused.count(last) > _AGAIN[last])
+        return self.tries >= ATTEMPTS or (last in self.again and self.refused.count(last) > self.again[last])
 
     def take(self, body: str, check: Callable[[str], Any], status: Literal["ok", "cached"]) -> None:
         """Make an answer of a reply. Raises reply.Unusable."""
@@ -111,7 +115,9 @@ class Row:
             value = (self.call.check or check)(text)
         except ValueError as err:
             raise reply.Unusable("check", str(err)) from None
-        self.answer = Answer(self.call.id, status, "", text, value, self.errors, *reply.tokens(body))
+        self.answer = Answer(
+            self.call.id, status, "", text, value, self.errors, *reply.tokens(body), refused=self.refused
+        )
 
     def fail(self, kind: reply.Kind) -> None:
-        self.answer = Answer(self.call.id, "failed", kind, errors=self.errors)
+        self.answer = Answer(self.call.id, "failed", kind, errors=self.errors, refused=self.refused)

@@ -48,7 +48,7 @@ def matched(left: Sequence[Row], right: Sequence[Row], value: Callable[[Row], fl
     for name in both:
         a, b = ours[name], theirs[name]
         x, y = value(a), value(b)
-        if a["item"] != b["item"]:
+        if a["item"] != b["item"] or a.get("sheet") != b.get("sheet"):
             out["other_item"] += 1
         elif a.get("judge_id") != b.get("judge_id"):
             out["other_judge"] += 1
@@ -80,7 +80,7 @@ def difference(pair: Matched, seed: int, margin: float) -> Numbers:
     return {
         **estimate.row(), "p": stats.sign_flip(gaps, names, seed), "detectable": stats.detectable(estimate),
         "margin": margin, "p_equivalent": equivalence(estimate, margin),
-        "reason": "all ties: no text differs" if ties else stats.why(estimate.row()), "left_out": pair.left_out,
+        "reason": "all ties: no score differs" if ties else stats.why(estimate.row()), "left_out": pair.left_out,
     }  # fmt: skip
 
 
@@ -147,7 +147,8 @@ def state(numbers: Row, noise: float | None = None) -> State:
     mean, low, high = (numbers[key] for key in ("mean", "low", "high"))
     if low is None or high is None:
         return "none"
-    p, near = numbers.get("p_holm", numbers["p"]), numbers.get("p_equivalent")
+    p = numbers.get("p_holm", numbers["p"])
+    near = numbers.get("p_equivalent_holm", numbers.get("p_equivalent"))
     if not low <= 0 <= high and p is not None and p < SURE:
         return "noise" if noise is not None and abs(mean) <= noise else "higher" if mean > 0 else "lower"
     return "equivalent" if near is not None and near < SURE else "open"

@@ -75,6 +75,9 @@ def changes(now: Snapshot, old: Snapshot) -> list[str]:
         return []
     params = [[key, figure(a), figure(b)] for key, a, b in revision.changes(old.params, now.params)]
     lines = ["Params:", *grid(["key", old.name, "here"], params[:PARAMS])] if params else ["Params: the same.", ""]
+    prompts = list(revision.prompt_diff(old, now))
+    if prompts:
+        lines += [f"Prompts: {', '.join(map(cell, prompts[:PARAMS]))}.", "", *more(len(prompts) - PARAMS, "prompts")]
     found = [row for row in process.numbers(now, old) if process.headline(row[0])]
     head = ["key", old.name, "here", "change"]
     lines += more(len(params) - PARAMS, "params")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import html
+from . import difference, html
 from .html import Safe, el
 from .revision import flat
 
@@ -61,15 +61,19 @@ def estimate(found: Any, share: bool = True) -> Safe:
 
 
 def change(found: Any, share: bool = False) -> Safe:
-    """A paired difference with its interval, shares in points; ~ where the interval holds 0: no difference is shown."""
+    """A paired difference with its interval, shares in points; ~ where none is shown, and what would have been."""
     mean, low, high = ((found or {}).get(key) for key in ("mean", "low", "high"))
     if mean is None:
         return html.text("–")
     told = [f"{100 * value:+.1f}" if share else signed(value) for value in (mean, low, high) if value is not None]
     if low is None or high is None:
         return html.text(told[0])
-    same = "~ " if low <= 0 <= high else ""
-    return html.join(same, told[0], el("span", f" [{told[1]}, {told[2]}]", class_="interval"))
+    p = found.get("p_holm", found.get("p"))
+    same = "~ " if low <= 0 <= high or (p is not None and p >= difference.SURE) else ""
+    seen = found.get("detectable") if same else None
+    # What so many items would have found 4 times in 5: an open difference is no proof that there is none.
+    least = f" finds {100 * seen:.1f}" if seen and share else f" finds {figure(seen)}" if seen else ""
+    return html.join(same, told[0], el("span", f" [{told[1]}, {told[2]}]{least}", class_="interval"))
 
 
 def listing(value: Any) -> Safe:

@@ -35,8 +35,11 @@ def reasons(now: Snapshot, old: Snapshot, least: float | None, most: float | Non
         return []
     if verdict.numbers(now.metric("compare", "difference"))["mean"] is None:
         return ["nothing is compared yet: `dvc repro` makes reports/metrics/compare.json"]
-    found = [] if verdict.carded(now) else [f"the score does not count: {verdict.NO_CARD} measures what it can see"]
+    found = [f"the score does not count: {why}"] if (why := verdict.unusable(now)) else []
+    found += banner.stale(now)
     found += [f"the score does not count: {line}" for line in banner.over_budget(now)]
+    if now.metric("compare", "missing", "differs"):
+        found.append(f"the score does not count: {now.metric('compare', 'missing', 'sentence')}")
     if least is not None:
         found += _under(now, least)
     if most is not None:
@@ -51,7 +54,10 @@ def _under(now: Snapshot, least: float) -> list[str]:
         return [f"tuned has no score; MIN_SCORE is {least:g}"]
     low, high = (column.get("intervals") or {}).get("score") or (None, None)
     said = told({"mean": score, "low": low, "high": high}, False)
-    return [f"tuned scores {said}, under MIN_SCORE {least:g}"] if score < least else []
+    # Held against the mean with every failed judgement at worst: what was not judged earns nothing.
+    worst = (column.get("bounds") or [score])[0]
+    failed = f", {worst:.2f} with its failed judgements at worst" if round(score - worst, 6) else ""
+    return [f"tuned scores {said}{failed}, under MIN_SCORE {least:g}"] if min(score, worst) < least else []
 
 
 def _lost(now: Snapshot, old: Snapshot, most: float) -> list[str]:
@@ -61,7 +67,10 @@ def _lost(now: Snapshot, old: Snapshot, most: float) -> list[str]:
     whole = found.get(outcome.ALL) or {}
     if whole.get("mean") is None:
         return [f"MAX_REGRESSION has nothing to compare with: {outcome.sentence(now, old, found)}"]
-    if -whole["mean"] <= most:
+    # A text that cannot be compared may hide any loss, so that the gate does not open past it.
+    if outcome.left_out(whole):
+        return [f"MAX_REGRESSION cannot be held: {outcome.sentence(now, old, found)}"]
+    if round(-whole["mean"], 6) <= most:
         return []
     ends = f"[{signed(whole['low'])}, {signed(whole['high'])}]" if whole["low"] is not None else "no interval"
     return [f"tuned lost {-whole['mean']:.2f} against {old.name} ({ends}), more than MAX_REGRESSION {most:g}"]

@@ -7,12 +7,13 @@ outcome and has no number.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from . import checker, controls, jsonl, llm, offline, replay, rubric, stubs
+from . import checker, controls, jsonl, llm, offline, provider, replay, rubric, stubs
 from .calls import ASKED
 from .jsonl import Record
 from .params import Count, Refusal, Section, Share
@@ -37,9 +38,15 @@ class Judge(llm.Chat):
     controls: Annotated[int, Field(ge=0)]  # texts of each control
     null_text: str  # a text that says nothing, however well; one of the controls
 
-    def identity(self) -> dict[str, Any]:
-        """What a judge_id hangs on; how often it is asked is no part of it."""
-        return self.model_dump(include=set(ASKED))
+    def identity(self, labels: Mapping[str, str], respond: offline.Respond) -> dict[str, Any]:
+        """What a judge_id hangs on beside its files; how often it is asked is no part of it.
+
+        The labels of types stand in the prompt. Of an offline judge its rules' code counts too; of any other the
+        address does not: two servers of one model name are one judge, so name the models apart.
+        """
+        road = provider.road("judge", self.model, respond, None)
+        code = road.identity if self.model.startswith("offline-") else ""
+        return {**self.model_dump(include=set(ASKED)), "labels": labels, "code": code}
 
     @property
     def kind(self) -> str:
@@ -63,6 +70,12 @@ def answered(system: str, records: Sequence[Record]) -> dict[str, str]:
     return found
 
 
+def sheet_id(text: Record) -> str:
+    """What a text is judged against; scores of one record under two sheets are no pair."""
+    parts = json.dumps([text["type"], text["facts"]], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(parts.encode()).hexdigest()[:16]
+
+
 def responder(judge: Judge) -> offline.Respond:
     """Who answers offline: the judge of rules, or one of the stubs that show what the report says of a bad judge."""
     return stubs.JUDGES.get(judge.model, checker.respond)
@@ -81,7 +94,8 @@ def quoted(verdict: Mapping[str, Any], text: str) -> bool:
 
 def scored(text: str, sheet: Rubric, answer: llm.Answer) -> Record:
     """What became of one call: outcome, score, dims, violations, and the words of the judge."""
-    asked = {"request": answer.request, "tokens": [answer.tokens_in, answer.tokens_out]}
+    asked: Record = {"request": answer.request, "tokens": [answer.tokens_in, answer.tokens_out]}
+    asked["refused"] = list(answer.refused)
     empty: Record = {"score": None, "dims": {}, "violations": []}
     if answer.status == "failed":
         return {**asked, **empty, "outcome": replay.OUTCOMES[answer.kind], "reply": None}
@@ -90,6 +104,12 @@ def scored(text: str, sheet: Rubric, answer: llm.Answer) -> Record:
     if not quoted(answer.value, text):
         return {**asked, **empty, "outcome": "quote_not_found"}
     return {**asked, **answer.value, "score": sheet.total(answer.value), "outcome": "ok"}
+
+
+def judge_id(judge: Judge, sheet: Rubric, types: Mapping[str, str], known: Known) -> str:
+    """What the scores of this rubric hang on beside the records."""
+    labels = {kind: types[kind] for kind in sheet.header.types if kind in types}
+    return sheet.judge_id(judge.identity(labels, responder(judge)), known)
 
 
 def grade(
@@ -113,9 +133,9 @@ def grade(
         ]
         answers = llm.ask(calls, judge, "judge", responder(judge), sheet.parse, earlier=earlier, total=len(texts))
         earlier += answers
-        name = sheet.judge_id(judge.identity(), known)
+        name = judge_id(judge, sheet, types, known)
         for text, answer in zip(part, answers, strict=True):
-            row = {key: text[key] for key in ("id", "item", "type")} | {"judge_id": name}
+            row = {key: text[key] for key in ("id", "item", "type")} | {"judge_id": name, "sheet": sheet_id(text)}
             made[text["id"]] = row | scored(text["text"], sheet, answer)
     return [made[text["id"]] for text in texts]
 
@@ -127,6 +147,6 @@ def repeated(texts: Sequence[Record], ask: Ask, repeats: Repeats) -> list[Record
     further: dict[str, list[Record]] = {text["id"]: [] for text in texts}
     for sample in range(1, repeats.times if part else 1):
         for row in ask(part, sample):
-            further[row["id"]].append({k: row[k] for k in row if k not in ("id", "item", "type", "judge_id")})
+            further[row["id"]].append({k: row[k] for k in row if k not in ("id", "item", "type", "judge_id", "sheet")})
     # All texts last: the log of failures is that of the last ones asked.
     return [{**row, "repeats": further[row["id"]]} for row in ask(texts, 0)]

@@ -21,10 +21,10 @@ off. again: the golden text once more, which must score as itself."""
 Found = dict[str, Any]
 
 
-def tried(now: Snapshot) -> int:
+def tried(now: Snapshot, metric: str = GOLDEN) -> int:
     """How many judges scored golden, here and in the last commits of any branch: sets of rubrics, settings, model."""
-    texts = revision.history(f"{revision.METRICS}/{GOLDEN}.json")
-    found = {json.dumps(now.metric(GOLDEN, "judge_ids"), sort_keys=True)}
+    texts = revision.history(f"{revision.METRICS}/{metric}.json")
+    found = {json.dumps(now.metric(metric, "judge_ids"), sort_keys=True)}
     for text in texts:
         try:
             found.add(json.dumps(json.loads(text).get("judge_ids"), sort_keys=True))
@@ -40,7 +40,9 @@ def section(now: Snapshot, _old: Snapshot) -> Safe:
     n = tried(now)
     line = f"Judges tried: {n}. One is a set of rubrics, settings and a model that scored golden, here or in the last "
     line += f"{revision.COMMITS} commits of any branch that changed its metrics."
+    pairs = tried(now, "prefer")
     parts = [people.caution(now), el("p", line) if n else NONE]
+    parts += [el("p", f"Judges of pairs tried: {pairs}.")] if pairs else []
     parts += [repeats(now), controls(now), orders(now), wins(now), matrix(now), card(now)]
     return html.join(*parts)
 
@@ -105,7 +107,9 @@ def wins(now: Snapshot) -> Safe:
         shown = html.text("withheld") if part.get("withheld") else estimate(win)
         low, high = even.get("low"), even.get("high")
         less = "–" if even.get("rate") is None or part.get("withheld") else span(even.get("rate"), low, high, True)
-        lengths = [estimate(part.get("longer")), less, even.get("state") or "–"]
+        longer = part.get("longer") or {}
+        level = estimate(longer) if longer.get("low") is not None and not part.get("withheld") else html.text("–")
+        lengths = [level, less, even.get("state") or "–"]
         rows.append([name, figure(win.get("n")), figure(win.get("clusters")), shown, *lengths])
         told_of = dict.fromkeys([part.get("sentence"), part.get("length_sentence")])
         lines += [f"{name}: {line}" for line in told_of if line]
@@ -138,7 +142,7 @@ def card(now: Snapshot) -> Safe:
     """What the judge found of planted defects, and what it cannot see."""
     found: Found = now.metric("card") or {}
     if not found.get("defects"):
-        why = f"{verdict.NO_CARD} measures what it can see"
+        why = verdict.NO_CARD
         return html.join(el("h3", "Judge card"), el("p", found.get("reason") or why))
     rows = [
         [f"{name} (words held out)" if part.get("held_out") else name, figure((part.get("lower") or {}).get("n")),

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from . import jsonl, offline, provider, replay, reply
-from .calls import Answer, Call, Chat, Row, accept
+from .calls import AGAIN, JUDGED, Answer, Call, Chat, Row, accept
 from .ledger import Ledger
 from .loop import Loop
 from .params import Refusal, work
@@ -131,7 +131,7 @@ def ask(
     may fail. Raises Refusal for a run that cannot go on and KeyboardInterrupt for one that was stopped.
     """
     road = provider.road(role, chat.model, respond, material)
-    rows = [Row(call, chat, road.identity) for call in calls]
+    rows = [Row(call, chat, road.identity, again=JUDGED if role == "judge" else AGAIN) for call in calls]
     keys = [row.key() for row in rows]  # now: a row that is asked again takes another key
     if stored := replay.source():
         return list(replay.answers(rows, stored, check))

@@ -157,17 +157,21 @@ class Loop:
         if outcome.move == "use":
             self.told_to_wait = 0
             return self._settle("ok")
-        row.errors.append(outcome.reason)
+        # What a model says may reach a terminal: no control characters.
+        reason = "".join(c if c.isprintable() else "?" for c in outcome.reason)
+        row.errors.append(reason)
         if outcome.move == "stop" or not self.reached:
-            return self.halt(Refusal(outcome.reason))
+            return self.halt(Refusal(reason))
         if outcome.move == "wait":
             row.tries, row.waits = row.tries - 1, row.waits + 1
         if outcome.move == "drop" or row.finished() or row.waits > WAITS:
             row.fail(outcome.kind)
             self._settle("failed")
             # One bad row is that row's fault; a whole first round of them is the request's or the provider's.
-            if self.count["failed"] >= self.road.concurrency and not self.count["ok"]:
-                self.halt(Refusal(f"the first {self.count['failed']} rows all failed, the last with: {outcome.reason}"))
+            # Replies that nobody can read are answers of a kind: where all may fail, they are let fail.
+            spared = row.chat.max_failed >= 1 and outcome.kind in ("check", "empty", "refusal")
+            if self.count["failed"] >= self.road.concurrency and not self.count["ok"] and not spared:
+                self.halt(Refusal(f"the first {self.count['failed']} rows all failed, the last with: {reason}"))
             return None
         self.count["retried"] += 1
         self._later(row, outcome)

@@ -16,6 +16,7 @@ from .html import Safe, el, fold, table
 from .jsonl import Record
 from .revision import Snapshot
 
+TEST = "data/test.jsonl"
 JUDGED, CHECKED = "data/judgements/tuned.jsonl", "data/checks.jsonl"
 ALL = "all"
 SHOWN = 25  # texts of a list
@@ -40,7 +41,11 @@ def _paired(now: Snapshot, ours: Sequence[Record], theirs: Sequence[Record]) -> 
 
 def _means(now: Snapshot, old: Snapshot) -> dict[str, Numbers]:
     """Differences of the means of both metrics, without an interval; {} for scores of different judges."""
-    if not verdict.judges(old) or verdict.judges(now) != verdict.judges(old):
+    if (
+        not verdict.judges(old)
+        or verdict.judges(now) != verdict.judges(old)
+        or now.lock.get(TEST) != old.lock.get(TEST)
+    ):
         return {}
     kinds = sorted(set(now.metric("compare", "by_type") or {}) & set(old.metric("compare", "by_type") or {}))
     places = {ALL: ("overall",), **{kind: ("by_type", kind) for kind in kinds}}
@@ -92,12 +97,24 @@ def sentence(now: Snapshot, old: Snapshot, found: dict[str, Numbers]) -> str:
     whole = found.get(ALL)
     if whole is None:
         judges = bool(verdict.judges(old)) and verdict.judges(now) != verdict.judges(old)
-        return f"tuned here less tuned at {old.name}: {'another judge' if judges else 'nothing to compare with'}"
+        why = "other test records" if now.lock.get(TEST) != old.lock.get(TEST) else "nothing to compare with"
+        return f"tuned here less tuned at {old.name}: {'another judge' if judges else why}"
     if whole["mean"] is None and (whole.get("left_out") or {}).get("other_judge"):
         return f"tuned here less tuned at {old.name}: another judge"
     if whole["low"] is None and whole["mean"] is not None:
-        return f"tuned here less tuned at {old.name}: {signed(whole['mean'])}; no interval: {whole['reason']}"
-    return f"tuned here less tuned at {old.name}: {difference.sentence(whole, verdict.band(now))}"
+        said = f"{signed(whole['mean'])}; no interval: {whole['reason']}"
+        return f"tuned here less tuned at {old.name}: {said}{left_out(whole)}"
+    return f"tuned here less tuned at {old.name}: {difference.sentence(whole, verdict.band(now))}{left_out(whole)}"
+
+
+def left_out(found: Numbers) -> str:
+    """What a paired difference does not cover; "" where it covers every text."""
+    causes = {
+        "other_judge": "by another judge", "other_item": "of another sheet", "absent": "on one side only",
+        "unscored": "without a score",
+    }  # fmt: skip
+    gone = {words: n for key, words in causes.items() if (n := (found.get("left_out") or {}).get(key))}
+    return f"; left out: {', '.join(f'{n} {words}' for words, n in gone.items())}" if gone else ""
 
 
 def moved(now: Snapshot, old: Snapshot) -> tuple[list[tuple[Record, float, float]], float]:

@@ -68,3 +68,9 @@ def text() -> str:
 def md5(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def stale(entry: Entry, values: dict[str, Any]) -> list[str]:
+    """What the stage would read otherwise now than it did: keys of params.yaml, whose `values` are given, and files."""
+    keys = [f"params.yaml: {key}" for key, value in sorted(entry.params.items()) if values.get(key) != value]
+    return keys + [path for path, found in entry.deps.items() if Path(path).is_file() and found != md5(Path(path))]

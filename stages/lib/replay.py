@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ _KINDS: dict[str, Kind] = {outcome: kind for kind, outcome in reversed(OUTCOMES.
 def source() -> Path | None:
     """Where the stored replies lie, if the environment says so."""
     named = os.environ.get("ANNEAL_REPLAY", "").strip()
+    if named and os.environ.get("DVC_STAGE"):
+        raise Refusal("ANNEAL_REPLAY is set: DVC would keep replayed verdicts as a judge's; unset it to run stages")
     return Path(named) if named else None
 
 
@@ -47,10 +50,12 @@ def load(path: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for file in files:
         try:
-            lines = file.read_text("utf-8").splitlines()
+            lines = file.read_text("utf-8").split("\n")
         except OSError as err:
             raise Refusal(f"ANNEAL_REPLAY: {file}: {err.strerror}; name a file or folder of judgements") from None
         for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
             try:
                 found |= {row["request"]: row for row in _asked(json.loads(line))}
             except ValueError:
@@ -69,12 +74,14 @@ def answers(rows: Sequence[Row], path: Path, check: Callable[[str], Any]) -> Ite
         kind = _KINDS.get(found["outcome"], "")
         # A reply that was read once and is none now: the parser has changed, and that must show.
         if found.get("reply") is None:
-            yield Answer(row.call.id, "failed", kind or "http", errors=["stored as failed"], request=row.request())
+            failed = Answer(row.call.id, "failed", kind or "http", errors=["stored as failed"], request=row.request())
+            yield replace(failed, refused=found.get("refused") or [])
             continue
         n_in, n_out = found.get("tokens") or (0, 0)
+        refused = found.get("refused") or []
         try:
             value = (row.call.check or check)(found["reply"])
         except ValueError as err:
             yield Answer(row.call.id, "failed", "check", errors=[str(err)], request=row.request())
             continue
-        yield Answer(row.call.id, "cached", "", found["reply"], value, [], n_in, n_out, row.request())
+        yield Answer(row.call.id, "cached", "", found["reply"], value, [], n_in, n_out, row.request(), refused)

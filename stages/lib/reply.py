@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Literal
+from typing import Any, Literal
 
 Kind = Literal["", "http", "timeout", "empty", "length", "content_filter", "refusal", "check"]
 
@@ -33,6 +33,18 @@ class Unusable(Exception):
     def __init__(self, kind: Kind, reason: str) -> None:
         super().__init__(reason)
         self.kind = kind
+
+
+def strict(text: str) -> Any:
+    """JSON in which no key stands twice; ValueError otherwise: of two scores the later one would count unseen."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError(f"a key stands twice: {', '.join(key for key, _ in pairs)}")
+        return found
+
+    return json.loads(text, object_pairs_hook=once)
 
 
 def tokens(body: str) -> tuple[int, int]:

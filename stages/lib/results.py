@@ -108,7 +108,7 @@ def checks(now: Snapshot, _old: Snapshot) -> Safe:
     rows = []
     for name in SYSTEMS:
         stops, copies = ((found.get(key) or {}).get(name) or {} for key in ("stops", "copies"))
-        cells = [rules[name].get("strict"), stops.get("stopped"), stops.get("overrun"), copies.get("near")]
+        cells = [rules[name].get("strict"), stops.get("stopped"), stops.get("looped"), copies.get("near")]
         bits, chrf = (
             now.metric("evaluate", "likelihood", name, "bits_per_byte"),
             now.metric("evaluate", "overlap", name, "chrf"),

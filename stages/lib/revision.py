@@ -85,6 +85,9 @@ def at(revision: str) -> Snapshot:
     if _git("rev-parse", "--is-inside-work-tree") is None:
         return Snapshot(revision, "no git repository here, so there is nothing to compare with")
     commit = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    if commit is None:  # an experiment of DVC is a ref under its own folder
+        refs = (_git("for-each-ref", "--format=%(refname) %(objectname)", "refs/exps/") or "").splitlines()
+        commit = next((ref.split()[1] for ref in refs if ref.split()[0].rsplit("/", 1)[-1] == revision), None)
     if commit is None and _git("rev-parse", "--verify", "--quiet", "HEAD") is None:
         return Snapshot(revision, "first run: this repository holds no commit to compare with")
     if commit is None:

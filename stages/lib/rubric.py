@@ -18,8 +18,9 @@ from pydantic import Field, ValidationError
 from . import prompts
 from .facts import own
 from .params import Count, Refusal, Section
+from .reply import strict
 
-PARSER = 1  # part of judge_id: raise it when the same reply, or the same rules, may score another way
+PARSER = 2  # part of judge_id: raise it when the same reply, or the same rules, may score another way
 _HEADER = re.compile(r"\A---\n(.*?\n)---\n", re.S)
 _TAG = re.compile(r"<(?=\s*/?\s*(?:sheet|checks|text)\b)", re.I)
 _FENCE = re.compile(r"\A```(?:json)?\s*\n(.*)\n```\Z", re.S)
@@ -152,8 +153,7 @@ class Rubric:
         # `<key>_names` of a list of objects are what the fact checks call its own words.
         words = {key: [neutral(word) for word in own(facts, key.removesuffix("_names"))] for key in sheet}
         words["numbers"] = sorted(set(re.findall(r"\d+(?:\.\d+)?", " ".join(sheet.values()))))
-        words |= {f"known_{slot}": values for slot, values in known.items()} | self.header.words
-        words["label"] = [label]
+        words |= {f"known_{slot}": values for slot, values in known.items()} | self.header.words | {"label": [label]}
         values = {**{key: "、".join(listing) for key, listing in words.items()}, **sheet, "text": neutral(text)}
         self.prompt.render(**values, checks="")  # refuses an unknown slot, also one of a rule, with its line
         return self.prompt.messages(**values, checks=neutral(self._checks(kind, words)))
@@ -164,8 +164,8 @@ class Rubric:
         try:
             Verdict.model_validate_json(text)
         except ValidationError as err:
-            raise ValueError("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in err.errors())) from None
-        verdict: dict[str, Any] = json.loads(text)
+            raise ValueError("; ".join(f"{'.'.join(map(str, e['loc']))} {e['msg']}" for e in err.errors())) from None
+        verdict: dict[str, Any] = strict(text)
         if set(verdict["dims"]) != set(self.header.dimensions):
             raise ValueError(f"dims: expected {', '.join(self.header.dimensions)}, got {', '.join(verdict['dims'])}")
         if any(list(cell) != list(Cell.model_fields) for cell in verdict["dims"].values()):

@@ -33,7 +33,7 @@ def _judge(score: Callable[[str, str], int], pair: Callable[[str, str, str], str
             return Reply(json.dumps({"reason": "a stub", "verdict": pair(first, second, asked)}))
         text = _block(prompt, "text") or ""
         head = json.loads((_block(prompt, "checks") or "{}").split("\n")[0])
-        cell = {"reason": "a stub", "quote": text.strip()[:1], "score": score(text, asked)}
+        cell = {"reason": "a stub", "quote": text.strip()[:9], "score": score(text, asked)}
         dims = dict.fromkeys(head.get("dimensions", []), cell)
         return Reply(json.dumps({"dims": dims, "violations": []}, ensure_ascii=False))
 

@@ -82,7 +82,8 @@ def compare(
 
     Estimates of every quality, of `stopped` and of `overrun` (longer than 99 of 100 golden texts) over ids, with the
     items as clusters; `less_first` is the paired difference to the first preset. distinct-n is taken at `budget`
-    characters, or at those of the shortest run where that has fewer. Raises ValueError as `parts` does.
+    characters, or at those of the shortest run where that has fewer. Qualities are in 0..1, as their intervals are.
+    Raises ValueError as `parts` does.
     """
     every, table = parts(rows), dict[str, dict[str, Any]]()
     size = min([budget, *(sum(len(row["text"]) for row in run) for found in every.values() for run in found.values())])
@@ -101,7 +102,7 @@ def compare(
             "tokens": float(np.mean([row["n_new"] for row in mine])),
             "characters": size,
             **spread(found, size, draws, seed),
-            **{k: stats.mean([*v.values()], [clusters[i] for i in v]).row() for k, v in columns.items()},
+            **{k: stats.share([*v.values()], [clusters[i] for i in v]).row() for k, v in columns.items()},
         }
         if first:
             table[name]["less_first"] = {k: stats.paired(v, first[k], clusters, seed) for k, v in columns.items()}

@@ -8,6 +8,8 @@ from . import difference, noise, receipt
 from .figures import chance, figure, signed, told
 from .revision import Snapshot
 
+# What a text that says nothing, is cut off or goes in circles is to any judge; facts are another matter.
+PLAIN = ("null", "truncated", "looped")
 NO_CARD = "no judge card for this judge: `make judge-card`"
 PAIR = "tuned:base"
 
@@ -20,7 +22,28 @@ def judges(now: Snapshot) -> dict[str, str]:
 def carded(now: Snapshot) -> bool:
     """Whether a judge card says of this very judge what it can see; every rubric that gave a score must be on it."""
     ids, card = judges(now), now.metric("card", "judge_ids") or {}
-    return bool(ids) and all(card.get(rubric) == name for rubric, name in ids.items())
+    told = [(each.get("lower") or {}).get("n") for each in (now.metric("card", "defects") or {}).values()]
+    return bool(ids) and all(told) and all(card.get(rubric) == name for rubric, name in ids.items())
+
+
+def unusable(now: Snapshot) -> str:
+    """Why no score of this judge may decide anything: no card, or one on which it misses what any judge must see."""
+    if not carded(now):
+        return NO_CARD
+    if blind := [name for name in unseen(now) if name in PLAIN]:
+        return f"by its judge card this judge does not find {', '.join(blind)}"
+    return ""
+
+
+def unseen(now: Snapshot) -> list[str]:
+    """Defects of the judge card that fewer than half of the texts lose points for, those in held-out words aside."""
+    found = []
+    for name, each in (now.metric("card", "defects") or {}).items():
+        lower, higher = ((each.get(key) or {}).get("mean") for key in ("lower", "higher"))
+        # Less those that score above their sound text: a judge that throws dice finds as many as it misses.
+        if lower is not None and not each.get("held_out") and lower - (higher or 0) < 0.5:
+            found.append(name)
+    return found
 
 
 def band(now: Snapshot) -> float | None:
@@ -42,16 +65,16 @@ def verdict(now: Snapshot) -> str:
     gap = numbers(now.metric("compare", "difference"))
     if gap["mean"] is None:
         return "Nothing is compared yet: `dvc repro` makes reports/metrics/compare.json"
-    if not carded(now):
-        return f"{passes(now)}; {NO_CARD}"
+    if why := unusable(now):
+        return f"{passes(now)}; {why}"
     kind = f"{now.metric('compare', 'score_kind') or 'score'}, 1 to 5; n = {gap['n']} in {gap['clusters']} items"
-    wide = band(now)
-    state = difference.state(gap, wide)
+    # No noise of seeds here: the base was trained with none, and the band is that of two trainings.
+    state = difference.state(gap)
+    if why := hidden(now):
+        return f"Not decided between tuned and base: {why}"
     if state == "none":
         return f"tuned − base is {signed(gap['mean'])} ({kind}: {gap['reason'] or 'too few for an interval'})"
     size = f"{signed(gap['mean'])} [{signed(gap['low'])}, {signed(gap['high'])}] ({kind}, 95% interval)"
-    if state == "noise":
-        return f"tuned and base differ by no more than two seeds do, ±{figure(wide)}: {size}"
     if state == "equivalent":
         return f"tuned and base are as good as each other, within ±{gap['margin']}: {size}"
     if state == "open":
@@ -66,19 +89,31 @@ def verdict(now: Snapshot) -> str:
     return f"tuned is {'better' if state == 'higher' else 'worse'} than base by {words}{near}"
 
 
+def hidden(now: Snapshot) -> str:
+    """What failed judgements may hide of the difference: "" where its sign does not hang on them."""
+    if now.metric("compare", "missing", "differs"):
+        return "one system lost more verdicts than the other, so that their means are of other texts"
+    mean = now.metric("compare", "difference", "mean")
+    low, high = now.metric("compare", "difference", "bounds") or (mean, mean)
+    if mean and (low if mean > 0 else -high) <= 0:
+        return f"with the failed judgements at worst and at best the difference is {signed(low)} to {signed(high)}"
+    return ""
+
+
 def passes(now: Snapshot) -> str:
     """The strict pass rates and McNemar's test of them: what a program checked, whoever judges."""
     test = now.metric("compare", "passes", "strict") or {}
     shares = [_share(now, system) for system in ("tuned", "base")]
     if None in shares or not test.get("n"):
         return "No score is shown"
-    p = test.get("p")
     ours, theirs = test.get("only_left") or 0, test.get("only_right") or 0
     alone = f"{ours} pass in tuned only and {theirs} in base only"
-    rates = f"{shares[0]} against {shares[1]} (n = {test['n']}; {alone}; McNemar {chance(p)})"
-    if p is None or p >= difference.SURE:
+    rates = f"{shares[0]} against {shares[1]} (n = {test['n']}; {alone}; McNemar {chance(test.get('p'))})"
+    # McNemar takes texts for independent; those of one item are not, so that the items decide.
+    state = difference.state(numbers(test.get("paired")))
+    if state not in ("higher", "lower"):
         return f"No difference shown in how often tuned and base pass strict: {rates}"
-    return f"tuned passes strict {'more' if ours > theirs else 'less'} often than base: {rates}"
+    return f"tuned passes strict {'more' if state == 'higher' else 'less'} often than base: {rates}"
 
 
 def _share(now: Snapshot, system: str) -> str | None:
@@ -91,9 +126,11 @@ def preferred(now: Snapshot) -> str:
     """The win rate of tuned over base; "" where it is withheld, where nothing was compared, or without a card."""
     found = now.metric("compare", "preferences", "pairs", PAIR) or {}
     win = found.get("win") or {}
-    if win.get("mean") is None or found.get("withheld") or not carded(now):
+    if win.get("mean") is None or found.get("withheld") or unusable(now):
         return ""
     rate = f"win rate {told(win)} (ties as halves; n = {win['n']} in {win['clusters']} items, 95% interval)"
+    if (found.get("controlled") or {}).get("state") == "not identifiable":
+        rate += "; it cannot be told from a preference for length, which is not identifiable"
     low, high = win.get("low"), win.get("high")
     if low is None or high is None:
         return f"tuned beside base: {rate}"

@@ -103,7 +103,7 @@ def metrics() -> dict[str, Any]:
         },
         "evaluate": {
             "n": 4, "rules": dict.fromkeys(names, rules), "controls": {"swapped": {**share, "mean": 0.0}},
-            "stops": {name: {"stopped": share, "overrun": share} for name in names},
+            "stops": {name: {"stopped": share, "looped": share} for name in names},
             "copies": {name: {"near": share, "exact": share} for name in names},
             "likelihood": {"tuned": {"bits_per_byte": 0.31}, "base": {"bits_per_byte": 1.5}},
             "accepted": {"strict": {**share, "mean": 1.0}, "type": share},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,11 @@ from stages.lib import banner
 from stages.lib.revision import Snapshot
 
 from .finished import PARAMS, card, metrics, pair, sound
+
+
+@pytest.fixture(autouse=True)
+def _nothing_has_run(toy: Path) -> None:
+    """Away from the lock of the checkout: what was edited since its run is no matter of these tests."""
 
 
 def test_a_sound_run_raises_no_alert() -> None:
@@ -112,3 +118,16 @@ def test_bad_lines_come_before_notes() -> None:
 def test_nothing_is_said_of_a_judge_that_has_not_judged() -> None:
     empty = Snapshot("here")
     assert banner.alerts(empty, empty) == []
+
+
+def test_numbers_of_other_params_are_told(toy: Path) -> None:
+    (toy / "dvc.lock").write_text(
+        "schema: '2.0'\nstages:\n  train:\n    cmd: python -m stages.train\n    params:\n      params.yaml:\n"
+        "        train:\n          epochs: 7\n"
+    )
+    now = sound()
+    now.params["train"] = {"epochs": 3}
+    line = ("bad", "edited since the run: params.yaml: train, read otherwise by train; `dvc repro` first")
+    assert line in banner.alerts(now, Snapshot("main"))
+    now.params["train"] = {"epochs": 7}
+    assert line not in banner.alerts(now, Snapshot("main"))

@@ -103,7 +103,7 @@ def test_presets_beside_the_first_one() -> None:
         "overrun",
         "stops",
     ]
-    assert told[1][:3] == ["zero", "1", "100.0%"]  # no spread, no interval
+    assert told[1][:3] == ["zero", "1", "100.0% [47.6, 100.0%]"]
     assert told[4] == ["less zero", "strict", "ROUGE-L", "overrun", "stops"]
     assert told[5][1].startswith("-83.3 [-")
     assert told[6][1] == "+0.0"

@@ -136,7 +136,7 @@ NOISE = np.random.default_rng(5).normal(size=60)
         (NOISE * 0.1, None, "equivalent", "equivalent within ±0.10"),
         (NOISE * 0.01 + 0.03, None, "higher", "higher, yet equivalent within ±0.10"),
         (NOISE, None, "open", r"not distinguishable; a true difference of 0\.\d\d would show 4 times in 5"),
-        (NOISE * 0, None, "none", r"^\+0\.00; not decided: all ties: no text differs$"),
+        (NOISE * 0, None, "none", r"^\+0\.00; not decided: all ties: no score differs$"),
         (NOISE * 0 + 0.5, None, "none", r"^\+0\.50; not decided: no variance: all clusters say the same$"),
     ],
 )
@@ -181,3 +181,10 @@ def test_turned_round_it_says_the_opposite(gaps: list[float], size: int) -> None
         assert (one["low"], one["high"]) == pytest.approx((-other["high"], -other["low"]))
     turned = {"higher": "lower", "lower": "higher"}
     assert difference.state(other) == turned.get(difference.state(one), difference.state(one))
+
+
+def test_scores_under_another_sheet_are_no_pair() -> None:
+    row = {"id": "a", "item": "a", "outcome": "ok", "score": 3.0, "judge_id": "j"}
+    found = difference.matched([row | {"sheet": "1"}], [row | {"sheet": "2"}])
+    assert (found.left, found.left_out["other_item"]) == ({}, 1)
+    assert difference.matched([row | {"sheet": "1"}], [row | {"sheet": "1"}]).left == {"a": 3.0}

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from stages.lib import digest
 from stages.lib.revision import Snapshot
 
 from .finished import PARAMS, metrics, sound
+
+
+@pytest.fixture(autouse=True)
+def _nothing_has_run(toy: Path) -> None:
+    """Away from the lock of the checkout: what was edited since its run is no matter of these tests."""
+
 
 SAME = Snapshot("main", "", metrics(), PARAMS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,11 @@ from stages.lib.params import Refusal
 from stages.lib.revision import Snapshot
 
 from .finished import PARAMS, metrics, sound
+
+
+@pytest.fixture(autouse=True)
+def _nothing_has_run(toy: Path) -> None:
+    """Away from the lock of the checkout: what was edited since its run is no matter of these tests."""
 
 
 def before(score: float, note: str = "", judge: str = "j1") -> Snapshot:
@@ -27,8 +33,17 @@ def test_it_is_open_where_nothing_is_asked() -> None:
 
 @pytest.mark.parametrize(("least", "closed"), [(4.0, False), (4.01, True), (1.0, False), (5.0, True)])
 def test_the_least_score_is_held_against_the_mean(least: float, closed: bool) -> None:
-    found = gate.reasons(sound(), before(4.0), least, None)
+    found = gate.reasons(sound(compare__overall__tuned__bounds=[4.0, 4.0]), before(4.0), least, None)
     assert found == ([f"tuned scores 4.00 [3.90, 4.10], under MIN_SCORE {least:g}"] if closed else [])
+
+
+def test_what_was_not_judged_earns_nothing() -> None:
+    (found,) = gate.reasons(sound(), before(4.0), 3.5, None)
+    assert found == "tuned scores 4.00 [3.90, 4.10], 3.00 with its failed judgements at worst, under MIN_SCORE 3.5"
+    uneven = {"differs": True, "sentence": "differential missingness: 9 of 20"}
+    assert gate.reasons(sound(compare__missing=uneven), before(4.0), 1.0, None) == [
+        "the score does not count: differential missingness: 9 of 20"
+    ]
 
 
 @pytest.mark.parametrize(

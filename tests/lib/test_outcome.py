@@ -126,3 +126,11 @@ def test_passes_that_came_and_went(toy: Path) -> None:
     assert outcome.flipped(old) == (["a"], ["c"], 4)
     said = plain(outcome.section(sound(), old))
     assert "1 of 4 texts pass strict that did not, 1 no longer pass it." in said
+
+
+def test_means_of_other_test_records_are_no_difference(toy: Path) -> None:
+    old = Snapshot("main", "", metrics(), PARAMS, {}, {"data/test.jsonl": "b" * 32})
+    now = sound()
+    now.lock["data/test.jsonl"] = "a" * 32
+    assert outcome.changes(now, old) == {}
+    assert outcome.sentence(now, old, {}) == "tuned here less tuned at main: other test records"

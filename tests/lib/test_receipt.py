@@ -66,3 +66,13 @@ def test_an_empty_lock_has_no_stages() -> None:
 def test_md5_is_that_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"a\r\n")
     assert receipt.md5(tmp_path / "a") == hashlib.md5(b"a\r\n").hexdigest()
+
+
+def test_what_was_edited_since_the_run_is_named(toy: Path) -> None:
+    Path("stages").mkdir()
+    Path("stages/judge.py").write_text("print()\n")
+    entry = receipt.parse(LOCK)["judge@tuned"]
+    assert receipt.stale(entry, {"judge": {"temperature": 0.5}}) == ["params.yaml: judge", "stages/judge.py"]
+    same = entry.deps | {"stages/judge.py": receipt.md5(Path("stages/judge.py"))}
+    fresh = receipt.Entry(entry.name, entry.cmd, same, {"judge": {"temperature": 0.5}}, entry.outs)
+    assert receipt.stale(fresh, {"judge": {"temperature": 0.5}}) == []

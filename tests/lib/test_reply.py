@@ -94,3 +94,9 @@ def test_tokens_are_what_the_provider_counts() -> None:
     assert reply.tokens(body("好")) == (7, 3)
     assert reply.tokens('{"choices": []}') == (0, 0)
     assert reply.tokens('{"usage": {"prompt_tokens": null}}') == (0, 0)
+
+
+def test_a_key_that_stands_twice_is_no_json_of_ours() -> None:
+    assert reply.strict('{"a": 1, "b": {"a": 2}}') == {"a": 1, "b": {"a": 2}}
+    with pytest.raises(ValueError, match="a key stands twice: score, score"):
+        reply.strict('{"a": {"score": 1, "score": 5}}')

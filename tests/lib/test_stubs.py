@@ -28,7 +28,7 @@ def says(name: str, **what: Any) -> Any:
 def test_their_replies_are_verdicts() -> None:
     for name in ("first", "longest", "constant", "noisy"):
         verdict = SHEET.parse(json.dumps(says(name, text="some words")))
-        assert {cell["quote"] for cell in verdict["dims"].values()} == {"s"}
+        assert {cell["quote"] for cell in verdict["dims"].values()} == {"some word"}
 
 
 def test_first_constant_longest() -> None:

@@ -67,7 +67,7 @@ def test_presets_side_by_side_on_the_same_items() -> None:
     mixed += rows("long", long, seed=1) + rows("long", texts(12, 5), seed=2)
     random.Random(1).shuffle(mixed)
     mixed.sort(key=lambda row: ["plain", "dull", "long"].index(row["preset"]))
-    found = variety.compare(mixed, plain, {"worth": lambda row: row["text"].count("月")}, 300, 20, 1)
+    found = variety.compare(mixed, plain, {"worth": lambda row: row["text"].count("月") / 9}, 300, 20, 1)
     assert list(found) == ["plain", "dull", "long"]
     assert [table["runs"] for table in found.values()] == [1, 1, 2]
     assert {table["characters"] for table in found.values()} == {300}
@@ -79,7 +79,7 @@ def test_presets_side_by_side_on_the_same_items() -> None:
     worth = {name: table["worth"] for name, table in found.items()}
     assert worth["plain"]["n"] == 12
     assert worth["plain"]["clusters"] == 6
-    assert worth["plain"]["mean"] == pytest.approx(sum(text.count("月") for text in plain) / 12)
+    assert worth["plain"]["mean"] == pytest.approx(sum(text.count("月") for text in plain) / 9 / 12)
     assert worth["dull"]["mean"] == 0
     assert "less_first" not in found["plain"]
     less = found["dull"]["less_first"]["worth"]
@@ -88,6 +88,8 @@ def test_presets_side_by_side_on_the_same_items() -> None:
     assert less["p"] < 0.05
     assert set(less) >= {"n", "clusters", "low", "high", "detectable"}
     assert found["dull"]["less_first"]["stopped"]["mean"] == -1
+    # As every other share: a bound also where all texts say the same.
+    assert found["plain"]["stopped"]["low"] < found["plain"]["stopped"]["high"] == 1
 
 
 def test_more_seeds_of_the_same_texts_change_no_figure_of_variety() -> None:

@@ -85,8 +85,19 @@ def test_the_judge_may_stand_in_the_newer_place() -> None:
 @pytest.mark.parametrize(
     ("test", "words"),
     [
-        ({"n": 4, "only_left": 9, "only_right": 0, "p": 0.004}, "tuned passes strict more often than base: 75.0%"),
-        ({"n": 4, "only_left": 0, "only_right": 9, "p": 0.004}, "tuned passes strict less often than base: 75.0%"),
+        (
+            {"n": 4, "only_left": 9, "only_right": 0, "p": 0.004, "paired": gap(0.5, 0.3, 0.7) | {"p": 0.001}},
+            "tuned passes strict more often than base: 75.0%",
+        ),
+        (
+            {"n": 4, "only_left": 0, "only_right": 9, "p": 0.004, "paired": gap(-0.5, -0.7, -0.3) | {"p": 0.001}},
+            "tuned passes strict less often than base: 75.0%",
+        ),
+        # McNemar is sure, as it takes the texts of one item for independent; the items are not.
+        (
+            {"n": 4, "only_left": 9, "only_right": 0, "p": 0.004, "paired": gap(0.5, -0.1, 1.1)},
+            "No difference shown in how often",
+        ),
         ({"n": 4, "only_left": 1, "only_right": 1, "p": None}, "No difference shown in how often"),
         ({}, "No score is shown; "),
     ],
@@ -113,14 +124,42 @@ stages:
     return noise.of(text)
 
 
-def test_a_difference_inside_the_noise_is_said_to_be_noise(toy: Path) -> None:
+def test_the_noise_of_two_trainings_is_none_of_an_untrained_base(toy: Path) -> None:
     seeds = {"of": lock(toy), "score": {"band": 0.6}}
     assert len(seeds["of"]) == 16
-    difference = gap(0.5, 0.3, 0.7)
-    said = verdict.verdict(sound(seeds=seeds, compare__difference=difference))
-    assert said.startswith("tuned and base differ by no more than two seeds do, ±0.60: +0.50 [+0.30, +0.70]")
-    wide = verdict.verdict(sound(seeds=seeds, compare__difference=gap(0.7, 0.5, 0.9)))
-    assert wide.startswith("tuned is better than base by 0.70")
+    said = verdict.verdict(sound(seeds=seeds, compare__difference=gap(0.5, 0.3, 0.7)))
+    assert said.startswith("tuned is better than base by 0.50 [0.30, 0.70]")
+
+
+def test_failed_judgements_that_could_turn_the_sign_leave_it_undecided() -> None:
+    open_ends = gap(0.5, 0.3, 0.7) | {"bounds": [-0.2, 0.9]}
+    assert verdict.verdict(sound(compare__difference=open_ends)) == (
+        "Not decided between tuned and base: with the failed judgements at worst and at best the difference is "
+        "-0.20 to +0.90"
+    )
+    assert verdict.verdict(sound(compare__difference=open_ends | {"bounds": [0.1, 0.9]})).startswith("tuned is better")
+    uneven = verdict.verdict(sound(compare__missing={"differs": True}))
+    assert uneven.startswith("Not decided between tuned and base: one system lost more verdicts than the other")
+
+
+def test_a_judge_that_its_card_shows_blind_gives_no_score() -> None:
+    share = {"n": 40, "mean": 0.9}
+    longest = card(defects={"looped": {"lower": {"n": 40, "mean": 0.0}, "higher": {"n": 40, "mean": 1.0}}})
+    dice = card(defects={"null": {"lower": {**share, "mean": 0.6}, "higher": {**share, "mean": 0.4}}})
+    for name, found in (("looped", longest), ("null", dice)):
+        said = verdict.lines(sound(card=found))
+        assert len(said) == 1, "nor a win rate"
+        assert said[0].endswith(f"; by its judge card this judge does not find {name}")
+    # Facts may be outside what a recipe can check; that is told, and no reason to hide the score.
+    form = card(defects={"other_item": {"lower": {**share, "mean": 0.0}, "higher": {**share, "mean": 0.0}}})
+    assert verdict.verdict(sound(card=form)).startswith("tuned is better")
+    assert NO_CARD in verdict.verdict(sound(card=card(defects={"null": {"lower": {"n": 0, "mean": None}}})))
+
+
+def test_a_win_rate_that_may_be_length_says_so() -> None:
+    found = pair(controlled={"state": "not identifiable"})
+    line = verdict.lines(sound(compare__preferences__pairs={"tuned:base": found}))[1]
+    assert line.endswith("it cannot be told from a preference for length, which is not identifiable")
 
 
 def test_the_band_stands_under_the_scores(toy: Path) -> None:
