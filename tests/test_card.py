@@ -237,3 +237,11 @@ def test_relatives_are_known_by_more_than_their_first_word(one: str, other: str)
 def test_a_word_that_is_no_name_makes_no_family() -> None:
     assert card.family("models/base") == card.family("base-7b") == card.family("offline-rules-1") == ""
     assert card.family("deepseek-chat") != card.family("gpt-4o")
+
+
+def test_the_readme_shows_the_card_in_git() -> None:
+    numbers = json.loads((ROOT / "reports/metrics/card.json").read_text("utf-8"))
+    rows = [line for line in detection.table(numbers).splitlines() if line.startswith("|")]
+    readme = (ROOT / "README.md").read_text("utf-8").splitlines()
+    assert len(rows) >= 12
+    assert [row for row in rows if row not in readme] == []

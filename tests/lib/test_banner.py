@@ -125,9 +125,8 @@ def test_numbers_of_other_params_are_told(toy: Path) -> None:
         "schema: '2.0'\nstages:\n  train:\n    cmd: python -m stages.train\n    params:\n      params.yaml:\n"
         "        train:\n          epochs: 7\n"
     )
-    now = sound()
-    now.params["train"] = {"epochs": 3}
+    now = Snapshot("here", "", metrics(), {**PARAMS, "train": {"epochs": 3}})
     line = ("bad", "edited since the run: params.yaml: train, read otherwise by train; `dvc repro` first")
     assert line in banner.alerts(now, Snapshot("main"))
-    now.params["train"] = {"epochs": 7}
+    now = Snapshot("here", "", metrics(), {**PARAMS, "train": {"epochs": 7}})
     assert line not in banner.alerts(now, Snapshot("main"))
