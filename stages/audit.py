@@ -115,6 +115,8 @@ def show(numbers: Record) -> None:
                 console.print(Text(f"{name}, {side} by: {', '.join(grams)}"), soft_wrap=True)
     for flag in numbers["flags"]:
         console.print(Text(flag["line"], style="red"), soft_wrap=True)
+    for line in flaws.refusals(numbers):
+        console.print(Text(f"not to be trained on: {line}", style="red"), soft_wrap=True)
     if numbers["reason"]:
         console.print(numbers["reason"])
 

@@ -1,4 +1,4 @@
-"""What failed judgements can hide: bounds at worst and best, a budget, and whether one system loses more than others.
+"""What failed judgements can hide: bounds at worst and best, and whether one system loses more than others.
 
 A failure is no bad text and no absent one. Left out of the mean it changes the mean, and where one system fails
 more often, it changes who wins; so that it is counted, bounded and tested before any mean is believed.
@@ -6,7 +6,6 @@ more often, it changes who wins; so that it is counted, bounded and tested befor
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
@@ -39,19 +38,6 @@ def difference_bounds(
     return [ours[0] - theirs[1], ours[1] - theirs[0]] if ours and theirs else None
 
 
-def budget(outcomes: Sequence[str], allowed: float) -> Numbers:
-    """The share of `outcomes` that is not "ok", with its Wilson interval, and whether it is above `allowed`.
-
-    {n, failed, share, low, high, causes, over}; `causes` counts each outcome but "ok".
-    """
-    causes = {name: n for name, n in sorted(Counter(outcomes).items()) if name != "ok"}
-    n, failed = len(outcomes), sum(causes.values())
-    low, high = stats.wilson(failed / n, n) if n else (None, None)
-    share = failed / n if n else None
-    over = share is not None and share > allowed
-    return {"n": n, "failed": failed, "share": share, "low": low, "high": high, "causes": causes, "over": over}
-
-
 def differential(counts: Mapping[str, tuple[int, int]]) -> Numbers:
     """Whether systems fail at different rates: Fisher's exact test of every two, Holm-corrected.
 
@@ -75,14 +61,6 @@ def differential(counts: Mapping[str, tuple[int, int]]) -> Numbers:
     made["tests"] = [{"pair": [a, b], "p": p, "p_holm": adjusted[f"{a}\n{b}"]} for (a, b), p in raw.items()]
     least = min(made["tests"], key=lambda test: test["p_holm"])
     return {**made, "pair": least["pair"], "p": least["p_holm"], "differs": least["p_holm"] < SURE}
-
-
-def over_budget(system: str, numbers: Mapping[str, Any], allowed: float) -> str:
-    """What to say where the failures are above the budget; "" where they are not."""
-    if not numbers["over"]:
-        return ""
-    why = ", ".join(f"{n} {name}" for name, n in numbers["causes"].items())
-    return f"{system}: {numbers['failed']} of {numbers['n']} have no verdict ({why}), above the {allowed:.0%} allowed"
 
 
 def sentence(counts: Mapping[str, tuple[int, int]], numbers: Mapping[str, Any]) -> str:

@@ -38,18 +38,6 @@ def test_whatever_the_failures_are_worth_the_bounds_hold_it(
         assert found[0] - 1e-9 <= sides[0] - sides[1] <= found[1] + 1e-9
 
 
-def test_budget_counts_by_cause() -> None:
-    found = missing.budget(["ok"] * 90 + ["timeout"] * 7 + ["parse_error"] * 3, 0.05)
-    assert (found["n"], found["failed"], found["share"], found["over"]) == (100, 10, 0.1, True)
-    assert list(found["causes"].items()) == [("parse_error", 3), ("timeout", 7)]
-    assert found["low"] < 0.1 < found["high"]
-    said = missing.over_budget("tuned", found, 0.05)
-    assert said == "tuned: 10 of 100 have no verdict (3 parse_error, 7 timeout), above the 5% allowed"
-    at_most = missing.budget(["ok"] * 95 + ["http"] * 5, 0.05)
-    assert (at_most["over"], missing.over_budget("tuned", at_most, 0.05)) == (False, "")
-    assert missing.budget([], 0.05)["share"] is None
-
-
 def test_garbage_for_one_system_alone_is_seen() -> None:
     from scipy.stats import fisher_exact
 
