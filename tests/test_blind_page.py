@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,15 +13,12 @@ import pytest
 
 from stages.lib import ballot, serve, sheet
 from stages.lib.ballot import Vote
+from tests import browsing
+from tests.browsing import Watched
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-try:
-    from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
-except ImportError:
-    MISSING = "playwright is not installed"
-else:
-    MISSING = "" if CHROMIUM else "no Chromium here"
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(bool(MISSING), reason=MISSING or "there")]
+if not browsing.MISSING:
+    from playwright.sync_api import Browser, Page, expect
+pytestmark = browsing.NEEDED
 
 NASTY = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"> ${x} </script>"
 N = 6
@@ -50,43 +46,15 @@ def made(kind: str = "pairs", n: int = N, question: str = "") -> sheet.Sheet:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as play:
-        found = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+    with browsing.launched() as found:
         yield found
-        found.close()
-
-
-class Watched:
-    """A browser context that counts what its pages ask for and complain of."""
-
-    def __init__(self, context: BrowserContext) -> None:
-        self.context, self.asked, self.wrong = context, [], []  # type: ignore[var-annotated]
-        context.on("request", lambda request: self.asked.append(request.url))
-        context.on("console", lambda said: self.wrong.append(said.text) if said.type in ("error", "warning") else None)
-        context.on("weberror", lambda error: self.wrong.append(str(error.error)))
-
-    def open(self, url: str) -> Page:
-        page = self.context.new_page()
-        page.goto(url)
-        return page
 
 
 @pytest.fixture
 def watch(browser: Browser) -> Iterator[Callable[..., Watched]]:
     """Contexts that must end without an error and without a request that nobody expected."""
-    there: list[Watched] = []
-
-    def fresh(**more: Any) -> Watched:
-        there.append(Watched(browser.new_context(**{"locale": "en-US", **more})))
-        return there[-1]
-
-    yield fresh
-    assert there
-    for found in there:
-        found.context.close()
-        assert found.wrong == []
-        outside = [url for url in found.asked if not url.startswith(("file://", "http://127.0.0.1:", "blob:"))]
-        assert outside == []
+    with browsing.watching(browser, lambda url: url.startswith(("file://", "http://127.0.0.1:", "blob:"))) as fresh:
+        yield fresh
 
 
 @pytest.fixture

@@ -16,17 +16,14 @@ import pytest
 from stages import report
 from stages.lib import html
 
+from . import browsing
+from .browsing import Watched
 from .conftest import ROOT
 from .lib import finished
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-try:
-    from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
-except ImportError:
-    MISSING = "playwright is not installed"
-else:
-    MISSING = "" if CHROMIUM else "no Chromium here"
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(bool(MISSING), reason=MISSING or "there")]
+if not browsing.MISSING:
+    from playwright.sync_api import Browser, Page, expect
+pytestmark = browsing.NEEDED
 
 NASTY = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"> ${x} </script>"
 GOLDEN = "【产品】透亮防晒霜，温和不刺激。😀 Score 4 of 5"
@@ -100,42 +97,16 @@ def recorded(toy: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as play:
-        found = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+    with browsing.launched() as found:
         yield found
-        found.close()
-
-
-class Watched:
-    """A browser context that counts what its pages ask for and complain of."""
-
-    def __init__(self, context: BrowserContext) -> None:
-        self.context, self.asked, self.wrong = context, [], []  # type: ignore[var-annotated]
-        context.on("request", lambda request: self.asked.append(request.url))
-        context.on("console", lambda said: self.wrong.append(said.text))
-        context.on("weberror", lambda error: self.wrong.append(str(error.error)))
-
-    def open(self, url: str) -> Page:
-        page = self.context.new_page()
-        page.goto(url)
-        return page
 
 
 @pytest.fixture
 def watch(browser: Browser) -> Iterator[Callable[..., Watched]]:
     """Contexts without a network that must end without an error and without a request but for the page itself."""
-    there: list[Watched] = []
-
-    def fresh(**more: Any) -> Watched:
-        there.append(Watched(browser.new_context(**{"locale": "en-US", "offline": True, **more})))
-        return there[-1]
-
-    yield fresh
-    assert there
-    for found in there:
-        found.context.close()
-        assert found.wrong == []
-        assert {url.split("#")[0].rsplit("/", 1)[1] for url in found.asked} == {"index.html"}
+    alone = browsing.watching(browser, lambda url: url.split("#")[0].endswith("/index.html"), offline=True)
+    with alone as fresh:
+        yield fresh
 
 
 def press(page: Page, *keys: str) -> None:
