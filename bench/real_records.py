@@ -34,11 +34,11 @@ def values(words: argparse.Namespace) -> dict[str, Any]:
     found["types"] = {KIND: words.label}
     found["generate"] |= {
         "source": "records", "items": str(Path(words.file).resolve()), "required": [],
-        "fields": {"id": None, "type": None, "text": words.text},
+        "fields": {"id": None, "type": None, "text": words.text, "rejected": None, "turns": None},
     }  # fmt: skip
     found["rules"] |= {"types": {KIND: {"require": [], "forbid": [], "length": [1, 100_000]}}, "forbid": []}
     found["filter"]["rules"] = [*words.rules, "exact", "near"]
-    found["reject"] = dict.fromkeys(found["reject"], 0.0)
+    found["reject"] |= dict.fromkeys(("weak", "exaggerated", "fake"), 0.0)
     found["format"] |= {"tasks": {}, "max_length": words.max_length}
     found["split"] |= {"by": "group", "test": 0.05, "validation": 0.02}
     return found

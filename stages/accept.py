@@ -1,10 +1,11 @@
 """accept: an answer that passes its checks for every test record, or the reason why there is none.
 
-The answers of the tuned model are the first attempts. A record whose answer fails a check climbs a ladder: candidates
-at rising temperatures, then candidates held to the JSON schema, then the nearest training record.
+The answers of the aligned model (else the tuned one) come first. A record whose answer fails a check climbs a ladder:
+candidates at rising temperatures, then candidates held to the JSON schema, then the nearest training record. Ranked by
+reward, all records have the candidates of the first temperature too, and the best of all: best of n.
 
-reads   data/test.jsonl, data/train.jsonl, data/answers/tuned.jsonl, models/merged, models/density,
-        data/raw/<recipe>/rules
+reads   data/test.jsonl, data/train.jsonl, data/answers/tuned.jsonl, data/answers/aligned.jsonl, models/merged,
+        models/density, models/base, models/reward, data/raw/<recipe>/rules
 writes  data/accepted.jsonl, reports/metrics/accept.json
 params  accept, answer, rules, seed, threads
 """
@@ -22,12 +23,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
-from stages.lib import chat, checks, constrain, decode, density, facts, jsonl, ladder, model
+from stages.lib import chat, checks, constrain, decode, density, facts, jsonl, ladder, model, ranker
 from stages.lib.jsonl import Record
 from stages.lib.ladder import Candidate, Rung
 from stages.lib.params import Count, Refusal, Section, run
 
-FIRST = Path("data/answers/tuned.jsonl")
+FIRST = ("data/answers/aligned.jsonl", "data/answers/tuned.jsonl")  # models/merged wrote the first that is not empty
 MERGED = Path("models/merged")
 
 
@@ -37,6 +38,7 @@ class Accept(Section):
     checks: list[str]
     temperatures: list[Annotated[float, Field(gt=0)]]  # one rung each
     candidates: Count  # of each record on each rung
+    rank: Literal["likelihood", "reward"]  # by which the best of those that pass is taken
     constrained: bool  # a rung under the JSON schema of the rules folder
     fallback: bool  # a rung of training records
 
@@ -126,13 +128,16 @@ class Sampler:
         return found
 
 
-def first(test: list[Record], answers: list[Record], settings: decode.Decode) -> Rung:
-    """The answers that there are already, as a rung."""
-    known = {row["id"]: [Candidate(row["text"], row["n_new"], None, row["finish"])] for row in answers}
-    if odd := sorted(known.keys() ^ {record["id"] for record in test}):
-        raise Refusal(f"{FIRST}: other ids than data/test.jsonl: {', '.join(odd[:3])}; run `dvc repro`")
-    temperature = settings.temperature if settings.do_sample else 0.0
-    return Rung("first", temperature, lambda records: [known[record["id"]] for record in records])
+def ranking(accept: Accept, threads: int) -> ladder.Reward | None:
+    """The reward model's word on texts, where candidates are ranked by it."""
+    if accept.rank == "likelihood":
+        return None
+    if not accept.temperatures:
+        raise Refusal("params.yaml: accept.rank: reward has no candidates to rank; add one to accept.temperatures")
+    model.threads(threads)
+    if not (scorer := ranker.load()):
+        raise Refusal("params.yaml: accept.rank: reward needs a reward model; raise reward.epochs, or set likelihood")
+    return lambda records, texts: scorer.score([record["prompt"] for record in records], texts)
 
 
 def possible(accept: Accept, answer: Answer, folder: str) -> dict[str, Any] | None:
@@ -150,9 +155,13 @@ def possible(accept: Accept, answer: Answer, folder: str) -> dict[str, Any] | No
 def main(accept: Accept, answer: Answer, rules: facts.Rules, seed: int, threads: int) -> None:
     checks.refuse(accept.checks, "accept.checks")
     sampler = Sampler(accept, answer, possible(accept, answer, rules.folder), seed, threads)
+    reward = ranking(accept, threads)
     test = jsonl.read("data/test.jsonl", "id", "item", "type", "prompt")
     train = jsonl.read("data/train.jsonl", "id", "type", "prompt", "completion")
-    rungs = [first(test, jsonl.read(FIRST, "id", "finish"), answer.decode), *sampler.rungs()]
+    drawn = answer.decode.temperature if answer.decode.do_sample else 0.0
+    answers = {path: jsonl.read(path, "id", "finish") for path in FIRST}
+    where = next((path for path, rows in answers.items() if rows), FIRST[-1])
+    rungs = [ladder.given(test, answers[where], drawn, where), *sampler.rungs()]
     rungs += [ladder.neighbours(train, accept.candidates)] if accept.fallback else []
     likely = density.load("models/density/density.json") if accept.checks else None
     world = checks.world(rules, likely, [record["completion"][-1]["content"] for record in train])
@@ -162,7 +171,7 @@ def main(accept: Accept, answer: Answer, rules: facts.Rules, seed: int, threads:
         return [[f"{name}: {found[0]}"[:160] for name, found in row.items() if found] for row in hits]
 
     said = lambda line: print(f"accept: {line}", file=sys.stderr)  # noqa: E731
-    rows = ladder.climb(test, rungs, check, said, whole=bool(accept.checks))
+    rows = ladder.climb(test, rungs, check, said, bool(accept.checks or reward), reward, together=2 if reward else 1)
     jsonl.write("data/accepted.jsonl", rows)
     jsonl.write_json("reports/metrics/accept.json", ladder.summary(rows, [rung.name for rung in rungs]))
 

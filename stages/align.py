@@ -1,40 +1,178 @@
-"""align: preference learning on top of the adapter; `none` passes it through, byte for byte.
+"""align: preference learning on top of the adapter, from pairs or from rewards; `none` passes it through.
 
-reads   models/adapter
-writes  models/aligned
-params  align
+reads   data/train.jsonl, data/train_pairs.jsonl data/validation_pairs.jsonl data/test_pairs.jsonl,
+        models/base, models/adapter, models/density, models/reward, data/raw/<recipe>/rules,
+        reports/metrics/pairs.json, reports/metrics/rollout/tuned.json
+writes  models/aligned, reports/metrics/align.json, reports/plots/align.tsv
+params  align, processes, rewards, rules, seed, threads
 """
 
 from __future__ import annotations
 
+import functools
+import json
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from stages.lib import jsonl
-from stages.lib.params import Refusal, Section, run
+from stages.lib import chat, dpo, flaws, grpo, heldout, jsonl, launch, model, training, weights
+from stages.lib.dpo import Dpo
+from stages.lib.facts import Rules
+from stages.lib.grpo import Grpo
+from stages.lib.jsonl import Record
+from stages.lib.params import Count, Refusal, Section, root, run, work
+from stages.lib.rewards import Rewards
+from stages.lib.rows import positions
+from stages.lib.weights import ADAPTER, BASE
+
+PAIRS, ROLLOUT = Path("reports/metrics/pairs.json"), Path("reports/metrics/rollout/tuned.json")
 
 
 class Align(Section):
-    """How preferences are learnt."""
+    """How preferences are learnt: by nobody, from pairs (dpo) or from rewards of the model's own samples (grpo)."""
 
-    method: Literal["none"]
-
-
-def copy(adapter: Path, target: Path) -> None:
-    """The adapter as training left it, so that every later stage reads one place whatever the method."""
-    shutil.copytree(adapter, target, dirs_exist_ok=True)
-
-
-METHODS: dict[str, Callable[[Path, Path], None]] = {"none": copy}
+    method: Literal["none", "dpo", "grpo"]
+    quantize: Literal["none", "nf4"]
+    dtype: Literal["auto", "float32", "bfloat16", "float16"]
+    checkpointing: bool
+    dpo: Dpo
+    grpo: Grpo
 
 
-def main(align: Align) -> None:
-    adapter = Path("models/adapter")
-    if not (adapter / "adapter_config.json").is_file():
-        raise Refusal(f"{adapter}/adapter_config.json: no such file; `dvc repro train` makes it")
-    jsonl.write_folder("models/aligned", lambda target: METHODS[align.method](adapter, target))
+@dataclass(frozen=True)
+class Task:
+    """What a method is given; checkpoints lie in `folder`."""
+
+    align: Align
+    rewards: Rewards
+    rules: Rules
+    seed: int
+    processes: int
+    tokenizer: Any
+    folder: Path
+
+    def learner(self, longest: int) -> Any:
+        return training.learner(BASE, ADAPTER, self.align.dtype, self.align.quantize, longest)
+
+    def shared(self) -> Record:
+        return training.arguments(self.align.dtype, self.align.checkpointing, self.seed, self.folder)
+
+    def fit(self, trainer: Any) -> None:
+        section = f"align.{self.align.method}"
+        training.fit(trainer, self.folder, section, "halve it, or set align.checkpointing: true")
+
+
+def audit(path: Path, stage: str) -> Record:
+    """The figures that must be there before any training."""
+    if not path.is_file():
+        raise Refusal(f"{path}: no such file; `dvc repro {stage}` makes it")
+    return dict(json.loads(path.read_text("utf-8")))
+
+
+def refuse(align: Align) -> None:
+    """What the audits say must not be trained on, in their own words."""
+    if align.method == "dpo" and (lines := flaws.refusals(audit(PAIRS, "audit"))):
+        raise Refusal(f"{PAIRS}: {'; '.join(lines)}; mend the pairs, or set align.method: none")
+    if align.method == "grpo":
+        numbers = audit(ROLLOUT, "rollout@tuned")
+        if not numbers["n"]:
+            raise Refusal(f"{ROLLOUT}: no sample has been rewarded; set rollout.prompts above 0")
+        if numbers["refusals"]:
+            raise Refusal(f"{ROLLOUT}: {'; '.join(numbers['refusals'])}; mend the rewards, or set align.method: none")
+        if numbers["temperature"] != (wanted := align.grpo.temperature):
+            raise Refusal(f"{ROLLOUT}: audited at temperature {numbers['temperature']:g}, align.grpo.temperature is "
+                          f"{wanted:g}; give both the same")  # fmt: skip
+    if align.quantize == "nf4" and not model.device().startswith("cuda"):
+        raise Refusal(f"params.yaml: align.quantize: nf4 needs a CUDA card, this device is {model.device()}; set none")
+
+
+def by_pairs(task: Task) -> tuple[Any, Record, dict[str, str]]:
+    """DPO; held-out accuracy is that of the test pairs, before and after."""
+    parts = {part: dpo.encode(f"data/{part}_pairs.jsonl", task.tokenizer, positions(BASE)) for part in flaws.PARTS}
+    learnt, held, test = parts.values()
+    policy = task.learner(max(pairs.longest() for pairs in (learnt, held)))
+    before = heldout.score(policy.eval(), test)
+    trainer = dpo.trainer(
+        task.align.dpo, task.seed, learnt, held, task.shared(), model=policy, processing_class=task.tokenizer,
+        callbacks=[training.watch(bool(held.rows), "align.dpo")],
+    )  # fmt: skip
+    dpo.prove(trainer, learnt, chat.stop_ids(task.tokenizer))
+    task.fit(trainer)
+    # Without the autocast of training: in another number type the very same weights give other likelihoods.
+    after = heldout.score(trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval(), test)
+    found = heldout.preference(test, before, after)
+    counts = {part: {"n": len(pairs.rows), "refused": pairs.refused} for part, pairs in parts.items()}
+    doubts = flaws.doubts(audit(PAIRS, "audit"))
+    return trainer, {**found, "pairs": counts, "warnings": heldout.warnings(found["logp"]) + doubts}, dpo.COLUMNS
+
+
+def by_rewards(task: Task) -> tuple[Any, Record, dict[str, str]]:
+    """GRPO; what is gained on prompts that it has not seen, rollout measures."""
+    settings, records = task.align.grpo, jsonl.read("data/train.jsonl", "id", "type", "prompt")
+    longest = max(len(chat.prompt_ids(task.tokenizer, record["prompt"])) for record in records)
+    grpo.check(settings, len(records), task.processes, longest, positions(BASE))
+    score = grpo.scorer(task.rewards, task.rules)
+    trainer = grpo.trainer(
+        settings, task.seed, records, score, task.shared(), model=task.learner(longest + settings.max_new_tokens),
+        tokenizer=task.tokenizer, processes=task.processes, cut_learns="stop" in task.rewards.used,
+        callbacks=[training.watch(False, "align.grpo")],
+    )  # fmt: skip
+    task.fit(trainer)
+    history = trainer.state.log_history
+    grpo.learnt(history)
+    found = {"prompts": settings.prompts, "samples": settings.samples, **grpo.ends(history)}
+    return trainer, found, grpo.columns(history)
+
+
+METHODS: dict[str, Callable[[Task], tuple[Any, Record, dict[str, str]]] | None] = {
+    "none": None, "dpo": by_pairs, "grpo": by_rewards,
+}  # fmt: skip
+
+
+def keep(folder: Path, align: Align, trainer: Any, tokenizer: Any) -> None:
+    """A plain PEFT folder, marked as one that has learnt preferences."""
+    training.save_adapter(trainer.accelerator.unwrap_model(trainer.model), tokenizer, BASE, folder)
+    jsonl.write_json(folder / weights.MARK, {"method": align.method})
+
+
+def write(save: Callable[[Path], Any], metrics: Record, plot: str) -> None:
+    jsonl.write_folder("models/aligned", save)
+    jsonl.write_text("reports/plots/align.tsv", plot)
+    jsonl.write_json("reports/metrics/align.json", metrics)
+
+
+def checkpoints(values: list[Any], rules: Rules) -> Path:
+    """The folder of this run's checkpoints: other data, settings or code have another."""
+    files = [BASE, ADAPTER, Path("models/density"), Path("models/reward"), Path(rules.folder)]
+    files += [Path(f"data/{name}.jsonl") for name in ("train", *(f"{part}_pairs" for part in flaws.PARTS))]
+    code = [Path(__file__), *sorted(Path(str(jsonl.__file__)).parent.glob("*.py"))]
+    return work("align") / training.fingerprint([*files, *code], [*values, rules.model_dump(), launch.inside(), root()])
+
+
+def main(align: Align, processes: Count, rewards: Rewards, rules: Rules, seed: int, threads: int) -> None:
+    if not (ADAPTER / "adapter_config.json").is_file():
+        raise Refusal(f"{ADAPTER}/adapter_config.json: no such file; `dvc repro train` makes it")
+    if not (method := METHODS[align.method]):
+        # The adapter as training left it, so that every later stage reads one place whatever the method.
+        copy = functools.partial(shutil.copytree, ADAPTER, dirs_exist_ok=True)
+        return write(copy, {"method": "none"}, training.table([], dpo.COLUMNS))
+    refuse(align)
+    if launch.spread(main, processes):
+        return None
+    model.threads(threads)
+    training.quiet()
+    tokenizer, place = model.tokenizer(BASE), model.device().partition(":")[0]
+    folder = checkpoints([align.model_dump(), rewards.model_dump(), seed, threads, place], rules)
+    trainer, found, columns = method(Task(align, rewards, rules, seed, processes, tokenizer, folder))
+    trainer.accelerator.wait_for_everyone()
+    if trainer.is_world_process_zero():
+        plot = training.table(trainer.state.log_history, columns)
+        save = functools.partial(keep, align=align, trainer=trainer, tokenizer=tokenizer)
+        write(save, {"method": align.method, "steps": trainer.state.global_step, **found}, plot)
+        shutil.rmtree(folder)
+    return None
 
 
 if __name__ == "__main__":

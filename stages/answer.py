@@ -1,6 +1,8 @@
-"""answer: all that needs weights after training, replies and log-probabilities of one system (base or tuned).
+"""answer: all that needs weights after training, replies and log-probabilities of one system (base, tuned or aligned).
 
-reads   data/test.jsonl, models/base (base) or models/merged (tuned)
+Where no preferences were learnt there is no aligned system, and its files are empty.
+
+reads   data/test.jsonl, models/base, models/adapter (tuned) or models/merged (aligned)
 writes  data/answers/<system>.jsonl, data/presets/<system>.jsonl
 params  answer, seed, threads
 """
@@ -11,8 +13,6 @@ import hashlib
 import json
 import random
 import shutil
-import sys
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -21,21 +21,21 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from stages.lib import chat, decode, jsonl, model, params, search, served
+from stages.lib import chat, decode, jsonl, model, params, parts, search, served, weights
 from stages.lib.jsonl import Record
 from stages.lib.params import Count, Refusal, Section, run
 from stages.lib.presets import Preset, merged
+from stages.lib.weights import System
 
 TEST = Path("data/test.jsonl")
-WEIGHTS = {"base": Path("models/base"), "tuned": Path("models/merged")}
-System = Literal["base", "tuned"]
 
 
 class Names(Section):
-    """What a chat server calls the two systems; only `engine: openai` asks for it."""
+    """What a chat server calls the systems; only `engine: openai` asks for it."""
 
     base: str | None
     tuned: str | None
+    aligned: str | None
 
 
 class Answer(Section):
@@ -92,21 +92,21 @@ def digest(paths: Iterable[Path]) -> str:
     return total.hexdigest()[:16]
 
 
-def fingerprint(folder: Path, answer: Answer, seed: int, threads: int) -> str:
+def fingerprint(folders: Iterable[Path], answer: Answer, seed: int, threads: int) -> str:
     """Everything that finished batches hang on: weights, questions, settings, code, and the kind of arithmetic."""
     settings = [answer.model_dump(), seed, threads, model.device(), str(model.dtype(answer.dtype))]
     code = sorted(Path(str(decode.__file__)).parent.glob("*.py"))
-    files = digest([folder, TEST, *code, Path(__file__)])
+    files = digest([*folders, TEST, *code, Path(__file__)])
     return hashlib.sha256(json.dumps([settings, files], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def writer(system: System, answer: Answer, weights: Any, tokenizer: Any) -> Write:
+def writer(system: System, answer: Answer, loaded: Any, tokenizer: Any) -> Write:
     """The engine that params name, for the words; likelihoods need the weights, as no server tells those of a text."""
     if answer.engine != "openai":
         engine, stops = {"transformers": decode.answer, "own": search.answer}[answer.engine], chat.stop_ids(tokenizer)
-        return lambda rows, now, seeds: engine(weights, tokenizer, [row.prompt for row in rows], now, stops, seeds)
+        return lambda rows, now, seeds: engine(loaded, tokenizer, [row.prompt for row in rows], now, stops, seeds)
     settings = {"decode": answer.decode} | {f"presets.{name}": preset for name, preset in answer.presets.items()}
-    asked = served.writer(system, getattr(answer.model, system), digest([WEIGHTS[system]]), settings)
+    asked = served.writer(system, getattr(answer.model, system), digest(weights.files(system)), settings)
     return lambda rows, *rest: asked([row.record for row in rows], *rest)
 
 
@@ -120,39 +120,29 @@ def reply(rows: list[Row], write: Write, settings: decode.Decode, seed: int) -> 
     ]
 
 
-def scored(rows: list[Row], write: Write, settings: decode.Decode, seed: int, weights: Any) -> list[Record]:
+def scored(rows: list[Row], write: Write, settings: decode.Decode, seed: int, loaded: Any) -> list[Record]:
     """Replies and golden log-probabilities (nats)."""
     made = reply(rows, write, settings, seed)
     for row, found in zip(rows, made, strict=True):
-        logprob, count = decode.likelihood(weights, row.golden.ids, row.golden.labels)
+        logprob, count = decode.likelihood(loaded, row.golden.ids, row.golden.labels)
         octets = len(row.record["completion"][-1]["content"].encode())
         found |= {"target_logprob": round(logprob, 4), "n_target": count, "n_bytes": octets}
     return made
 
 
-def gather(rows: list[Row], size: int, parts: Path, make: Callable[[list[Row]], list[Record]]) -> list[Record]:
-    """A record per row, in order, made in batches; a finished batch stays in `parts`, where a killed run goes on."""
-    found: dict[int, Record] = {}
-    start, fresh = time.monotonic(), 0
-    # Rows whose golden answer is long tend to get long answers: like with like, a batch waits less for its last row.
-    for number, batch in enumerate(decode.batches([len(row.golden.ids) for row in rows], size)):
-        part = parts / f"{number:05}.jsonl"
-        if not part.exists():
-            jsonl.write(part, make([rows[place] for place in batch]))
-            fresh += len(batch)
-        found |= zip(batch, jsonl.read(part), strict=True)
-        rate = fresh / (time.monotonic() - start)
-        print(f"answer: {len(found)} of {len(rows)} rows, {rate:.1f} rows/s", file=sys.stderr)
-    return [found[place] for place in range(len(rows))]
+def gather(rows: list[Row], size: int, folder: Path, make: Callable[[list[Row]], list[Record]]) -> list[Record]:
+    """A record per row, in order. Rows whose golden answer is long tend to get long answers: like goes with like."""
+    lengths = [len(row.golden.ids) for row in rows]
+    return parts.gather("answer", lengths, size, folder, lambda places: make([rows[place] for place in places]))
 
 
-def beside(rows: list[Row], write: Write, answer: Answer, seed: int, parts: Path) -> list[Record]:
+def beside(rows: list[Row], write: Write, answer: Answer, seed: int, folder: Path) -> list[Record]:
     """The replies of every preset, one after the other, each seed a run over all rows."""
     found = []
     for name, preset in answer.presets.items():
         for drawn in preset.runs():
             make = partial(reply, write=write, settings=preset, seed=seed if drawn is None else drawn)
-            made = gather(rows, answer.batch_size, parts / f"{name}-{drawn}", make)
+            made = gather(rows, answer.batch_size, folder / f"{name}-{drawn}", make)
             found += [
                 {k: v for k, v in row.items() if k != "n_prompt"} | {"preset": name, "seed": drawn} for row in made
             ]
@@ -160,20 +150,23 @@ def beside(rows: list[Row], write: Write, answer: Answer, seed: int, parts: Path
 
 
 def main(system: System, /, answer: Answer, seed: int, threads: int) -> None:
+    if not weights.present(system):
+        jsonl.write(f"data/answers/{system}.jsonl", [])
+        jsonl.write(f"data/presets/{system}.jsonl", [])
+        return
     records = jsonl.read(TEST, "id", "item", "type", "prompt", "completion")
-    folder = WEIGHTS[system]
     model.threads(threads)
-    tokenizer, weights = model.tokenizer(folder), model.load(folder, answer.dtype)
-    window = getattr(weights.config.get_text_config(), "max_position_embeddings", None)
+    tokenizer, loaded = weights.load(system, answer.dtype)
+    window = getattr(loaded.config.get_text_config(), "max_position_embeddings", None)
     new = max(settings.max_new_tokens for settings in (answer.decode, *answer.presets.values()))
     rows = tokenise(tokenizer, records, new, window)
-    write = writer(system, answer, weights, tokenizer)
-    parts = params.work("answer") / f"{system}-{fingerprint(folder, answer, seed, threads)}"
-    make = partial(scored, write=write, settings=answer.decode, seed=seed, weights=weights)
-    made, others = gather(rows, answer.batch_size, parts / "main", make), beside(rows, write, answer, seed, parts)
+    write = writer(system, answer, loaded, tokenizer)
+    folder = params.work("answer") / f"{system}-{fingerprint(weights.files(system), answer, seed, threads)}"
+    make = partial(scored, write=write, settings=answer.decode, seed=seed, loaded=loaded)
+    made, others = gather(rows, answer.batch_size, folder / "main", make), beside(rows, write, answer, seed, folder)
     jsonl.write(f"data/answers/{system}.jsonl", made)
     jsonl.write(f"data/presets/{system}.jsonl", others)
-    shutil.rmtree(parts, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ from typing import Any
 from stages.lib import ballot, jsonl, params, serve, sheet, tally
 from stages.lib.jsonl import Record
 from stages.lib.params import Refusal
+from stages.lib.systems import SYSTEMS
 
-SYSTEMS = ("golden", "tuned", "base")
 FOLDER, VOTES, METRIC = Path("reports/blind"), Path("data/human"), Path("reports/metrics/human.json")
 FILES = {"pairs": ("index.html", "key.json"), "label": ("label.html", "label_key.json")}
 
@@ -156,7 +156,8 @@ def parser() -> argparse.ArgumentParser:
     pairs.set_defaults(run=build)
     single = words.add_parser("label", parents=[both], help="a page that asks for the rubric's scores, 1 to 5")
     single.add_argument("--n", type=int, default=20, help="test records that are drawn (default: 20)")
-    single.add_argument("--systems", nargs="+", choices=SYSTEMS, default=SYSTEMS, help="whose texts (default: all)")
+    usual = ("golden", "tuned", "base")
+    single.add_argument("--systems", nargs="+", choices=SYSTEMS, default=usual, help=f"(default: {' '.join(usual)})")
     single.set_defaults(run=label)
     server = words.add_parser("serve", help="hand the pages out on this machine and keep the votes")
     server.add_argument("--port", type=int, default=serve.PORT, help=f"(default: {serve.PORT}; if taken, any)")

@@ -109,7 +109,9 @@ def begin(record: Record, clean: Clean) -> Record:
     if changed:
         versions[0]["reason"] = f"rules: {', '.join(changed)}"
         versions.append({"by": "rules", "text": text, "reason": ""})
-    return {**record, "text": text, "versions": versions}
+    # Rules that saw to one side of a pair only would leave their marks to tell the sides apart.
+    other = {"rejected": tidy(record["rejected"], clean)[0]} if "rejected" in record else {}
+    return {**record, **other, "text": text, "versions": versions}
 
 
 def play(records: list[Record], step: Round, clean: Clean, ask: Ask) -> dict[str, int]:

@@ -1,7 +1,8 @@
-"""compare: the one table people read, golden, tuned and base beside each other, with intervals and denominators.
+"""compare: the one table people read, all systems beside golden, with intervals and denominators.
 
-reads   data/checks.jsonl, data/judgements/<system>.jsonl, data/judgements/controls.jsonl,
-        data/preferences.jsonl, reports/metrics/evaluate.json, reports/metrics/judge/<system>.json
+reads   data/checks.jsonl, data/judgements/<system>.jsonl, data/judgements/{controls,samples}.jsonl,
+        data/rollouts/tuned.jsonl, data/rollouts/aligned.jsonl, data/preferences.jsonl, reports/metrics/evaluate.json,
+        reports/metrics/judge/<system>.json
 writes  reports/metrics/compare.json
 params  compare, seed
 """
@@ -9,17 +10,22 @@ params  compare, seed
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from stages.lib import contest, difference, jsonl, missing, repeats, scoreboard, stats
+from stages.lib import alignment, contest, difference, jsonl, missing, repeats, scoreboard, stats
 from stages.lib.jsonl import Record
 from stages.lib.params import Refusal, Section, run
-from stages.lib.scoreboard import SYSTEMS
+from stages.lib.systems import SYSTEMS
 
 WORST, BEST = 1.0, 5.0
+# What is compared with what, by the key of the table.
+GAPS = {
+    "difference": ("tuned", "base"), "to_golden": ("tuned", "golden"), "aligned_difference": ("aligned", "tuned"),
+    "aligned_to_golden": ("aligned", "golden"),
+}  # fmt: skip
 Numbers = dict[str, Any]
 
 
@@ -32,7 +38,7 @@ class Compare(Section):
 def join(checks: list[Record], judged: dict[str, list[Record]], shares: list[str]) -> dict[str, list[Record]]:
     """One row per system and record, what was checked and what was judged; Refusal where a side lacks a record."""
     joined: dict[str, list[Record]] = {}
-    for system in SYSTEMS:
+    for system in judged:
         verdicts = {
             row["id"]: {key: row[key] for key in ("outcome", "score", "dims", "judge_id")}
             | {"refused": row.get("refused") or []}
@@ -55,7 +61,7 @@ def join(checks: list[Record], judged: dict[str, list[Record]], shares: list[str
 def same(metrics: dict[str, Numbers]) -> Numbers:
     """What the systems were judged by; Refusal unless it is the same: other judges' scores go in another table."""
     for key in ("judge_ids", "score_kind"):
-        for system in SYSTEMS:
+        for system in metrics:
             mine, theirs = metrics[system][key], metrics["golden"][key]
             if mine != theirs:
                 raise Refusal(
@@ -78,12 +84,12 @@ def column(rows: list[Record], shares: list[str]) -> Numbers:
     }  # fmt: skip
 
 
-def best(scores: Iterable[dict[str, float | None]], tie: float) -> dict[str, int]:
+def best(scores: Iterable[dict[str, float | None]], systems: Sequence[str], tie: float) -> dict[str, int]:
     """How often each system is best by more than `tie`; a text that one of them has no score for is left out."""
-    counts: Counter[str] = Counter(dict.fromkeys((*SYSTEMS, "tie"), 0))
+    counts: Counter[str] = Counter(dict.fromkeys((*systems, "tie"), 0))
     for values in scores:
         known = {name: value for name, value in values.items() if value is not None}
-        if len(known) == len(SYSTEMS):
+        if len(known) == len(systems):
             # Rounded: 4.8 - 4.75 is a little more than .05 to a computer.
             near = [name for name, value in known.items() if round(max(known.values()) - value, 6) <= tie]
             counts[near[0] if len(near) == 1 else "tie"] += 1
@@ -91,21 +97,23 @@ def best(scores: Iterable[dict[str, float | None]], tie: float) -> dict[str, int
 
 
 def block(joined: dict[str, list[Record]], compare: Compare, seed: int) -> Numbers:
-    """The columns of all systems, tuned less base and less golden on the texts that both have a score for, and which
-    texts pass each share in one of the two only."""
+    """The columns of all systems, tuned less base and less golden on the texts that both have a score for, the aligned
+    one less tuned and golden, and which texts pass each share in tuned or base only."""
     scores = {s: {r["id"]: difference.scored(r) for r in rows} for s, rows in joined.items()}
-    found: Numbers = {system: column(joined[system], compare.shares) for system in SYSTEMS}
-    for name, other in (("difference", "base"), ("to_golden", "golden")):
-        pair = difference.matched(joined["tuned"], joined[other])
-        found[name] = difference.difference(pair, seed, compare.margin)
-        found[name]["bounds"] = missing.difference_bounds(scores["tuned"], scores[other], WORST, BEST)
+    found: Numbers = {system: column(joined[system], compare.shares) for system in joined}
+    for name, (mine, other) in GAPS.items():
+        if mine in joined:
+            pair = difference.matched(joined[mine], joined[other])
+            found[name] = difference.difference(pair, seed, compare.margin)
+            found[name]["bounds"] = missing.difference_bounds(scores[mine], scores[other], WORST, BEST)
     passed = {s: {r["id"]: r["passed"] for r in joined[s]} for s in ("tuned", "base")}
     items = {r["id"]: r["item"] for r in joined["golden"]}
     found["passes"] = {}
     for share in compare.shares:
         ours, theirs = ({i: row[share] for i, row in passed[s].items()} for s in ("tuned", "base"))
         found["passes"][share] = {**difference.mcnemar(ours, theirs), "paired": stats.paired(ours, theirs, items, seed)}
-    return {**found, "best": best(({s: scores[s][i] for s in SYSTEMS} for i in scores["golden"]), compare.tie)}
+    every = ({s: scores[s][i] for s in scores} for i in scores["golden"])
+    return {**found, "best": best(every, [*scores], compare.tie)}
 
 
 def summary(joined: dict[str, list[Record]], compare: Compare, seed: int) -> Numbers:
@@ -115,19 +123,19 @@ def summary(joined: dict[str, list[Record]], compare: Compare, seed: int) -> Num
     for kind in sorted({row["type"] for row in joined["golden"]}):
         part = {system: [row for row in rows if row["type"] == kind] for system, rows in joined.items()}
         by_type[kind] = block(part, compare, seed)
-    for kind, p in stats.holm({kind: part["difference"]["p"] for kind, part in by_type.items()}).items():
-        by_type[kind]["difference"]["p_holm"] = p
-    for kind, p in stats.holm({k: part["difference"]["p_equivalent"] for k, part in by_type.items()}).items():
-        by_type[kind]["difference"]["p_equivalent_holm"] = p
     whole = block(joined, compare, seed)
-    for numbers in (whole["difference"], *(each["difference"] for each in by_type.values())):
-        numbers |= {"state": difference.state(numbers), "sentence": difference.sentence(numbers)}
+    for name in (name for name in ("difference", "aligned_difference") if name in whole):
+        for key in ("p", "p_equivalent"):
+            for kind, p in stats.holm({kind: part[name][key] for kind, part in by_type.items()}).items():
+                by_type[kind][name][f"{key}_holm"] = p
+        for numbers in (whole[name], *(each[name] for each in by_type.values())):
+            numbers |= {"state": difference.state(numbers), "sentence": difference.sentence(numbers)}
     failed = {s: (sum(row["outcome"] != "ok" for row in rows), len(rows)) for s, rows in joined.items()}
     # A judge that is asked again until it can be read fails less in the end; its first replies tell the rest.
     first = {s: (sum(row["outcome"] != "ok" or bool(row["refused"]) for row in r), len(r)) for s, r in joined.items()}
     gone, early = missing.differential(failed), missing.differential(first)
     return {
-        "overall": {system: whole.pop(system) for system in SYSTEMS}, **whole, "by_type": by_type,
+        "overall": {system: whole.pop(system) for system in joined}, **whole, "by_type": by_type,
         "dims": difference.differences(joined["tuned"], joined["base"], seed, compare.margin),
         "missing": {
             "failed": failed, **gone, "sentence": missing.sentence(failed, gone),
@@ -140,25 +148,30 @@ def main(compare: Compare, seed: int) -> None:
     from rich.console import Console
 
     judged = {system: jsonl.read(f"data/judgements/{system}.jsonl", "id", "outcome") for system in SYSTEMS}
-    by = same({system: jsonl.read_json(f"reports/metrics/judge/{system}.json") for system in SYSTEMS})
+    judged = {system: rows for system, rows in judged.items() if rows or system != "aligned"}
+    by = same({system: jsonl.read_json(f"reports/metrics/judge/{system}.json") for system in judged})
     joined = join(jsonl.read("data/checks.jsonl", "id", "system"), judged, compare.shares)
     clusters = len({row["item"] for row in joined["golden"]})
     planted = jsonl.read("data/judgements/controls.jsonl", "id", "control", "outcome")
     if {row["judge_id"] for row in planted} - set(by["judge_ids"].values()):
         raise Refusal("data/judgements/controls.jsonl: judged by another judge than golden; run `dvc repro`")
+    evaluated = jsonl.read_json("reports/metrics/evaluate.json")
+    drawn = {s: jsonl.read(f"data/rollouts/{s}.jsonl", "id", "item") for s in ("aligned", "tuned")}
+    samples = jsonl.read("data/judgements/samples.jsonl", "id", "outcome")
     numbers = {
         **summary(joined, compare, seed),
         **by,
-        "controls": jsonl.read_json("reports/metrics/evaluate.json")["controls"],
+        "alignment": alignment.whole(joined, drawn, samples, evaluated, compare.shares, seed),
+        "controls": evaluated["controls"],
         "judge_controls": repeats.controls(planted, judged["golden"]),
-        "repeats": {system: repeats.summary(judged[system]) for system in SYSTEMS},
+        "repeats": {system: repeats.summary(judged[system]) for system in judged},
         "preferences": contest.whole(jsonl.read("data/preferences.jsonl", "id", "pair"), by["score_kind"]),
         "clusters": clusters,
         "shares": compare.shares,
     }
     jsonl.write_json("reports/metrics/compare.json", numbers)
     # Wide enough for the table where no terminal says how wide it is.
-    console = Console(width=None if Console().is_terminal else 160)
+    console = Console(width=None if Console().is_terminal else 200 if "aligned" in joined else 160)
     console.print(scoreboard.table(numbers))
 
 

@@ -1,8 +1,8 @@
 """evaluate: what arithmetic can say of the answers, beside golden and beside texts that are known to be wrong.
 
 reads   data/test.jsonl, data/train.jsonl, data/validation.jsonl, data/samples.jsonl, data/answers/base.jsonl,
-        data/answers/tuned.jsonl, data/presets/base.jsonl, data/presets/tuned.jsonl, data/accepted.jsonl,
-        data/raw/<recipe>/rules
+        data/answers/tuned.jsonl, data/answers/aligned.jsonl, data/presets/base.jsonl, data/presets/tuned.jsonl,
+        data/presets/aligned.jsonl, data/accepted.jsonl, data/raw/<recipe>/rules
 writes  data/checks.jsonl, reports/metrics/evaluate.json, reports/plots/samples.tsv
 params  evaluate, filter, rules, seed
 """
@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from stages.lib import bench, checks, controls, density, facts, jsonl, kinds, mixture
-from stages.lib.bench import SYSTEMS, Bench, Numbers, Rows, share
+from stages.lib.bench import Bench, Numbers, Rows, share
 from stages.lib.checks import Filter, World
 from stages.lib.jsonl import Record
 from stages.lib.params import Count, Fraction, Refusal, Section, run
+from stages.lib.systems import MODELS, present
 
 
 class Evaluate(Section):
@@ -117,7 +118,8 @@ def main(evaluate: Evaluate, filter: Filter, rules: facts.Rules, seed: int) -> N
     validation = jsonl.read("data/validation.jsonl", "id", "item", "type", "facts", "completion")
     learnt = jsonl.read("data/train.jsonl", "completion", "facts")
     train = [controls.golden(record) for record in learnt]
-    answers = {name: jsonl.read(f"data/answers/{name}.jsonl", "id", "finish") for name in SYSTEMS[1:]}
+    answers = {name: jsonl.read(f"data/answers/{name}.jsonl", "id", "finish") for name in MODELS}
+    answers = {name: rows for name, rows in answers.items() if rows or name != "aligned"}
     fit = held_out([*validation, *test], evaluate, filter.density, seed)
     world = checks.world(rules, fit.model if fit else None, train, evaluate.near)
     found = gather(test, answers, evaluate, world, fit, seed)
@@ -129,14 +131,15 @@ def main(evaluate: Evaluate, filter: Filter, rules: facts.Rules, seed: int) -> N
         triples = [(known[row["id"]], row["text"], row.get("finish", "stop") == "stop") for row in rows]
         return [{**row, **one} for row, one in zip(rows, checked(evaluate, "", triples, world, fit), strict=True)]
 
-    presets = {name: laid(f"data/presets/{name}.jsonl") for name in SYSTEMS[1:]}
+    presets = {name: laid(f"data/presets/{name}.jsonl") for name in answers}
+    systems = present(found)
     figures = (evaluate.budget, evaluate.draws, evaluate.near)
     table = Bench(found, answers, train, seed, *figures, known, learnt, world, presets)
-    wrong = {n: share(rows, [r["strict"] for r in rows]) for n, rows in found.items() if n not in SYSTEMS}
-    numbers = {m: {n: figure for n in SYSTEMS if (figure := METRICS[m](n, table))} for m in evaluate.metrics}
+    wrong = {n: share(rows, [r["strict"] for r in rows]) for n, rows in found.items() if n not in systems}
+    numbers = {m: {n: figure for n in systems if (figure := METRICS[m](n, table))} for m in evaluate.metrics}
     head = {"n": len(test), "clusters": len({record["item"] for record in test}), "controls": wrong}
     samples = jsonl.read("data/samples.jsonl")
-    jsonl.write("data/checks.jsonl", [row for name in SYSTEMS for row in found[name]])
+    jsonl.write("data/checks.jsonl", [row for name in systems for row in found[name]])
     jsonl.write_json(
         "reports/metrics/evaluate.json", {**head, "accepted": kinds.contract(laid("data/accepted.jsonl")), **numbers}
     )

@@ -19,6 +19,7 @@ from stages.lib.jsonl import Record
 from stages.lib.params import Refusal, run
 
 FIELDS = ("id", "item", "type", "facts", "text")
+KEPT = (*FIELDS, "rejected")  # the source's own worse text, where it has one
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def likely(
     absent = {"value": None, "threshold": round(threshold, 6), "margin": None}  # the JSON of a text lacks a field
     for record, score in zip(records, fit.scores.tolist(), strict=True):
         if score >= threshold:
-            kept.append({**{name: record[name] for name in FIELDS}, "log_prob": round(score, 6)})
+            kept.append({**{name: record[name] for name in KEPT if name in record}, "log_prob": round(score, 6)})
         else:
             dropped.append(_row(record, "density", _reason(score, threshold) if math.isfinite(score) else absent))
     _complete(records, kept, dropped)

@@ -7,27 +7,17 @@ params  generate, recipe, teacher, types
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field
-
-from stages.lib import essays, jsonl, llm, personal, phrases, plain, prompts, table
+from stages.lib import columns, essays, jsonl, llm, personal, phrases, plain, prompts, table
+from stages.lib.columns import Fields
 from stages.lib.essays import Markdown
 from stages.lib.jsonl import Record
 from stages.lib.params import Count, Refusal, Section, run
-
-
-class Fields(Section):
-    """Which columns of a table are what; every other column is a fact."""
-
-    id: str | None  # none: a hash of the row, so that an inserted row renames no other
-    type: str | None  # none: all rows are of the recipe's only type
-    text: Annotated[str, Field(min_length=1)]
 
 
 class Generate(Section):
@@ -74,7 +64,7 @@ def natural(record: Record) -> tuple[Any, ...]:
     """Sort key of a record: p2 before p10, whatever the order of the source file."""
     pieces = re.split(r"(\d+)", record["item"])
     name = [(int(p), "") if p.isdecimal() else (-1, p) for p in pieces]
-    return name, record["type"], int(record["id"].split("/")[-1])
+    return name, record["type"], int(record["id"].split("/")[-1]), record["id"]
 
 
 def record_of(item: Record, kind: str, sample: int, text: str) -> Record:
@@ -104,27 +94,11 @@ def from_teacher(material: Material) -> Made:
     return made, answers, {"pii": found}
 
 
-def _kind(row: table.Row, column: str | None, types: dict[str, str]) -> str:
-    kind = row.need(column, "generate.fields.type") if column else next(iter(types))
-    if not isinstance(kind, str) or kind not in types:
-        raise Refusal(f"{row.place}: {column}: {kind!r} is none of types: {', '.join(types)}")
-    return kind
-
-
-def _name(row: table.Row, column: str, places: dict[str, str]) -> str:
-    name = str(row.need(column, "generate.fields.id"))
-    if "/" in name:
-        raise Refusal(f"{row.place}: {column}: {name!r} holds '/', which parts the id of a record; write another sign")
-    if name in places:
-        raise Refusal(f"{row.place}: {column}: {name!r} is the id of {places[name]} too; give each row its own")
-    places[name] = row.place
-    return name
-
-
 def from_records(material: Material) -> Made:
     """The source's own pairs: each row of the table holds a text and its type, its other columns are the facts."""
     generate, types = material.generate, material.types
     fields, made, places, seen = generate.fields, list[Record](), dict[str, str](), Counter[str]()
+    taken = fields.taken
     if not fields.type and len(types) > 1:
         raise Refusal(f"params.yaml: generate.fields.type: empty, but types holds {', '.join(types)}; name the column")
     rows = table.read(generate.items)
@@ -133,17 +107,26 @@ def from_records(material: Material) -> Made:
     for row in rows:
         for column in generate.required:
             row.need(column, "generate.required")
-        kind, text = _kind(row, fields.type, types), row.need(fields.text, "generate.fields.text")
-        words = text if isinstance(text, str) else json.dumps(text, ensure_ascii=False, separators=(",", ":"))
-        name = _name(row, fields.id, places) if fields.id else row.digest()
+        kind, text = columns.kind(row, fields.type, types), row.need(fields.text, "generate.fields.text")
+        told = {"text": columns.words(text)}
+        if fields.rejected:
+            told["rejected"] = columns.words(row.need(fields.rejected, "generate.fields.rejected"))
+        if (asked := columns.asked(row, fields.turns) if fields.turns else {}) is None:
+            continue  # without its history a question is another one, and a prompt has no place for it
+        name = columns.name(row, fields.id, places)
         known = blank | {column: value for column, value in row.values.items() if value is not None}
-        facts = {column: value for column, value in known.items() if column not in fields.model_dump().values()}
-        # Rows that are the same to the last character are samples of one item, so that a split never parts them.
-        record = {"id": f"{name}/{kind}/{seen[name]}", "item": name, "type": kind, "facts": facts}
-        made.append({**record, "text": words.strip()})
+        facts = {column: value for column, value in known.items() if column not in taken} | asked
+        # Rows that are the same to the last character are samples of one item, so that a split never parts them; nor
+        # may it part pairs that ask the same, of which a source has several for their other answers.
+        item = table.digest(asked or facts) if fields.rejected else name
+        record = {"id": f"{name}/{kind}/{seen[name]}", "item": item, "type": kind, "facts": facts}
+        made.append(record | told)
         seen[name] += 1
+    if not made:
+        raise Refusal(f"{generate.items}: {fields.turns}: every question has earlier turns; bring one that has none")
     kept, found = personal.records(made, generate.pii)
-    return kept, [], {"pii": found}
+    dropped = {"history": len(rows) - len(made), "pii": len(made) - len(kept)}
+    return kept, [], {"pii": found} | ({"rows": len(rows), "dropped": dropped} if fields.turns else {})
 
 
 def from_markdown(material: Material) -> Made:

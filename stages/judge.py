@@ -1,7 +1,7 @@
-"""judge: rubric scores of one system (golden, base or tuned) or of the controls, each text alone and nobody named.
+"""judge: rubric scores of one system, of the controls or of drawn samples, each text alone and nobody named.
 
-reads   data/test.jsonl, data/answers/<system>.jsonl (not golden, not controls), prompts/<recipe>/judge,
-        data/raw/<recipe>/rules
+reads   data/test.jsonl, data/answers/<system>.jsonl (base, tuned, aligned), data/rollouts/tuned.jsonl (samples),
+        prompts/<recipe>/judge, data/raw/<recipe>/rules
 writes  data/judgements/<system>.jsonl, reports/metrics/judge/<system>.json
 params  judge, recipe, rules, seed, types
 """
@@ -68,8 +68,20 @@ def summary(rows: list[Record], rubrics: dict[str, Rubric], judge: Judge) -> dic
     }
 
 
+def sampled(records: list[Record], prompts: int, ask: grading.Ask) -> list[Record]:
+    """All samples of the tuned model for so many prompts: does the reward put them in the order of the judge?"""
+    drawn = jsonl.read("data/rollouts/tuned.jsonl", "id")
+    chosen = set(grading.drawn(sorted({row["id"] for row in drawn}), "sample")[:prompts])
+    rows = []
+    # A call for each number of sample: the ids of one are all different.
+    for number in sorted({row["sample"] for row in drawn}):
+        texts = {row["id"]: row["text"] for row in drawn if row["sample"] == number and row["id"] in chosen}
+        rows += [row | {"sample": number} for row in ask(paired(records, texts), 1)]
+    return rows
+
+
 def main(
-    system: Literal["golden", "base", "tuned", "controls"],
+    system: Literal["golden", "base", "tuned", "aligned", "controls", "samples"],
     /,
     judge: Judge,
     recipe: str,
@@ -92,11 +104,13 @@ def main(
         for name, texts in controls.judged(records, judge.null_text, seed).items():
             # Asked anew, also where the very same text was judged: how far it then ties with itself is the control.
             rows += [row | {"control": name} for row in ask(paired(part, texts), 1)]
+    elif system == "samples":
+        rows = sampled(records, judge.samples, ask)
     else:
         given = paired(records, grading.answered(system, records))
         rows = grading.repeated(given, ask, judge.repeats)
     failed = sum(row["outcome"] != "ok" for row in rows)
-    if failed > judge.max_failed * len(rows) and system != "controls":
+    if failed > judge.max_failed * len(rows) and system not in ("controls", "samples"):
         outcomes = dict(Counter(row["outcome"] for row in rows))
         raise Refusal(f"{failed} of {len(rows)} texts have no score, above judge.max_failed: {outcomes}")
     jsonl.write(f"data/judgements/{system}.jsonl", rows)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import gc
 import json
-import logging
-import warnings
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,11 +17,12 @@ from pydantic import Field
 
 from stages.lib import adapter, chat, jsonl, model
 from stages.lib.params import Count, Refusal, Section, run
+from stages.lib.weights import ALIGNED, BASE, MARK, attached
 
 if TYPE_CHECKING:
     import torch
 
-BASE, ALIGNED, VALIDATION = Path("models/base"), Path("models/aligned"), Path("data/validation.jsonl")
+VALIDATION = Path("data/validation.jsonl")
 
 
 class Merge(Section):
@@ -75,15 +75,6 @@ def encode(tokenizer: Any, records: list[jsonl.Record]) -> list[chat.Encoded]:
         except Refusal as err:
             raise Refusal(f"{VALIDATION}: {record['id']}: {err}") from None
     return rows
-
-
-def attached(weights: Any) -> Any:
-    """The base with the adapter beside it, as PEFT computes it: the yardstick."""
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT loads it, and it misses a kernel nobody needs
-    warnings.filterwarnings("ignore", message=".*gradient_checkpointing` is deprecated", category=FutureWarning)
-    from peft import PeftModel
-
-    return PeftModel.from_pretrained(weights, str(ALIGNED)).eval()
 
 
 def logits(weights: Any, rows: list[chat.Encoded]) -> list[torch.Tensor]:
@@ -142,7 +133,7 @@ def main(merge: Merge, threads: int) -> None:
     rows = encode(tokenizer, records)
     source, tied = files(BASE), dict(weights.all_tied_weights_keys)
     plan = adapter.match(lora, source, tied, weights.base_model_prefix)
-    before = logits(attached(weights), rows)
+    before = logits(attached(weights, ALIGNED), rows)  # as PEFT computes it: the yardstick
     del weights
     gc.collect()  # the whole model is never in memory twice, and PEFT's wrapper is a cycle of references
     metrics: dict[str, Any] = {"dtype": dtype, "tolerance": merge.tolerance}
@@ -154,6 +145,8 @@ def main(merge: Merge, threads: int) -> None:
         if not metrics["changed"]:
             raise Refusal(f"{ALIGNED}: the adapter changes no weight (every B is zero); it was never trained")
         dress(source, target, config, tokenizer, dtype)
+        if (ALIGNED / MARK).is_file():
+            shutil.copyfile(ALIGNED / MARK, target / MARK)
         metrics.update(prove(target, before, rows, records, tied, dtype))
         if not metrics["largest_difference"] <= merge.tolerance:  # NaN is no proof either
             raise Refusal(

@@ -1,7 +1,7 @@
 """prefer: which of two texts the judge takes for better, each pair shown in both orders and nobody named.
 
-reads   data/test.jsonl, data/answers/base.jsonl, data/answers/tuned.jsonl, prompts/<recipe>/judge,
-        prompts/<recipe>/prefer, data/raw/<recipe>/rules
+reads   data/test.jsonl, data/answers/base.jsonl, data/answers/tuned.jsonl, data/answers/aligned.jsonl,
+        prompts/<recipe>/judge, prompts/<recipe>/prefer, data/raw/<recipe>/rules
 writes  data/preferences.jsonl, reports/metrics/prefer.json
 params  judge, prefer, recipe, rules, seed, types
 """
@@ -21,8 +21,8 @@ from stages.lib.jsonl import Record
 from stages.lib.pairs import Pairs
 from stages.lib.params import Refusal, Section, run
 from stages.lib.prompts import Prompt
+from stages.lib.systems import SYSTEMS
 
-SYSTEMS = ("golden", "tuned", "base")
 CONTROLS = ("golden:again", "golden:truncated")  # pairs of known outcome
 Texts = Mapping[str, Mapping[str, str]]  # system -> id -> its text
 
@@ -45,7 +45,7 @@ class Prefer(Section):
 
 def texts(records: Sequence[Record]) -> dict[str, dict[str, str]]:
     """What every system says to every record, and what the controls show; Refusal where an answer is missing."""
-    found = {system: grading.answered(system, records) for system in SYSTEMS}
+    found = {system: given for system in SYSTEMS if (given := grading.answered(system, records))}
     return {**found, "again": found["golden"], "truncated": controls.truncated(records)}
 
 
@@ -61,15 +61,18 @@ def orders(records: Sequence[Record], pair: str, sample: int, seed: int) -> list
     return made
 
 
-def plan(records: Sequence[Record], prefer: Prefer, judge: Judge, seed: int) -> list[Record]:
-    """All questions: the pairs on their share of the records, a fixed part of these again, and the controls."""
+def plan(records: Sequence[Record], given: Texts, prefer: Prefer, judge: Judge, seed: int) -> list[Record]:
+    """All questions: the pairs on their share of the records, a fixed part of these again, and the controls.
+
+    Without an aligned model its pairs are no questions.
+    """
     ids = [record["id"] for record in records]
     chosen = set(grading.drawn(ids, "pair")[: max(1, round(prefer.share * len(ids)))])
     part = [record for record in records if record["id"] in chosen]
     again = set(grading.drawn(list(chosen), "repeat")[: round(judge.repeats.share * len(part))])
     control = set(grading.drawn(ids, "control")[: judge.controls])
     made = []
-    for pair in prefer.pairs:
+    for pair in (pair for pair in prefer.pairs if set(pair.split(":")) <= given.keys()):
         made += orders(part, pair, 0, seed)
         for sample in range(1, judge.repeats.times):
             made += orders([record for record in part if record["id"] in again], pair, sample, seed)
@@ -124,7 +127,7 @@ def main(judge: Judge, prefer: Prefer, recipe: str, rules: facts.Rules, seed: in
     prompt, known = Prompt(f"prompts/{recipe}/prefer/pair.md"), facts.known(rules)
     sheets = {kind: Pairs(sheet, prompt, prefer.tie) for kind, sheet in rubrics.items()}
     names = named_by(judge, sheets, types, known)
-    rows = ask(plan(records, prefer, judge, seed), records, given, sheets, types, known, judge)
+    rows = ask(plan(records, given, prefer, judge, seed), records, given, sheets, types, known, judge)
     for pair in prefer.pairs:
         outcomes = Counter(row["outcome"] for row in rows if row["pair"] == pair)
         n, failed = outcomes.total(), outcomes.total() - outcomes["ok"]

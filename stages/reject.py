@@ -1,4 +1,4 @@
-"""reject: for each kept text one that is worse: weak, exaggerated, or with false facts.
+"""reject: for each kept text one that is worse: weak, exaggerated, with false facts, or the one that the source gave.
 
 reads   data/filtered.jsonl, data/raw/<recipe>/offline, data/raw/<recipe>/rules, prompts/<recipe>/reject
 writes  data/rejected.jsonl, reports/metrics/reject.json
@@ -12,6 +12,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from pydantic import model_validator
 
@@ -26,17 +27,25 @@ Ask = Callable[[list[tuple[Record, str]]], list[Record | None]]
 
 
 class Reject(Section):
-    """Shares of the kinds; they add up to 1, or are all 0 for a recipe that makes none."""
+    """Shares of the kinds; they add up to 1, or are all 0 for a recipe that makes none or whose source has its own."""
 
+    source: Literal["teacher", "given"]
     weak: Share
     exaggerated: Share
     fake: Share
 
     @model_validator(mode="after")
     def _whole(self) -> Reject:
-        if min(abs(self.weak + self.exaggerated + self.fake - whole) for whole in (0, 1)) > 1e-9:
+        whole = sum(self.shares.values())
+        if min(abs(whole), abs(whole - 1)) > 1e-9:
             raise ValueError("weak, exaggerated and fake must add up to 1, or be 0 all three")
+        if self.source == "given" and whole:
+            raise ValueError("source given takes the texts of the source: weak, exaggerated and fake must be 0")
         return self
+
+    @property
+    def shares(self) -> dict[str, float]:
+        return {"weak": self.weak, "exaggerated": self.exaggerated, "fake": self.fake}
 
 
 def quotas(n: int, shares: dict[str, float]) -> dict[str, int]:
@@ -62,7 +71,7 @@ def assign(records: list[Record], reject: Reject, seed: int) -> dict[str, str]:
     for kind in sorted({record["type"] for record in records}):
         ranked = sorted((r for r in records if r["type"] == kind), key=order)
         places += [((rank + 0.5) / len(ranked), order(r), r["id"]) for rank, r in enumerate(ranked)]
-    kinds = [kind for kind, n in quotas(len(records), reject.model_dump()).items() for _ in range(n)]
+    kinds = [kind for kind, n in quotas(len(records), reject.shares).items() for _ in range(n)]
     return {name: kind for (_, _, name), kind in zip(sorted(places), kinds, strict=True)}
 
 
@@ -120,10 +129,22 @@ def fill(records: list[Record], reject: Reject, seed: int, ask: Ask) -> list[Rec
         alive = [r for r in alive if r["id"] not in failed]
 
 
+def given(records: list[Record]) -> list[Record]:
+    """The source's own worse text of each record. Refuses a record that has none: no pair is left out in silence."""
+    rows = []
+    for record in records:
+        if not (text := str(record.get("rejected") or "").strip()):
+            raise Refusal(f"data/filtered.jsonl: {record['id']}: no rejected text; name its column in "
+                          "generate.fields.rejected, or set reject.source to teacher")  # fmt: skip
+        row = {key: record[key] for key in ("id", "item", "type")}
+        rows.append(row | {"kind": "given", "changes": [], "text": text})
+    return rows
+
+
 def main(recipe: str, reject: Reject, rules: facts.Rules, seed: int, teacher: llm.Chat, types: dict[str, str]) -> None:
     records = jsonl.read("data/filtered.jsonl", "id", "item", "type", "facts", "text")
     bank, known = Path("data/raw") / recipe / "offline", facts.known(rules)
-    wanted = [kind for kind, share in reject.model_dump().items() if share]
+    wanted = [kind for kind, share in reject.shares.items() if share]
     asked = {kind: prompts.Prompt(Path("prompts") / recipe / "reject" / f"{kind}.md") for kind in wanted}
     answers: list[llm.Answer] = []
 
@@ -145,7 +166,7 @@ def main(recipe: str, reject: Reject, rules: facts.Rules, seed: int, teacher: ll
         answers.extend(fresh)
         return [None if a.status == "failed" else {**r, "text": a.value} for r, a in zip(rows, fresh, strict=True)]
 
-    rows = fill(records, reject, seed, ask) if wanted else []
+    rows = given(records) if reject.source == "given" else fill(records, reject, seed, ask) if wanted else []
     jsonl.write("data/rejected.jsonl", rows)
     kinds = Counter(row["kind"] for row in rows)
     shares = {kind: n / len(rows) for kind, n in kinds.items()}

@@ -23,8 +23,9 @@ from stages.lib.grading import BEST, WORST, Judge
 from stages.lib.jsonl import Record
 from stages.lib.old import Old
 from stages.lib.params import Refusal
+from stages.lib.systems import MODELS, SYSTEMS
 
-SYSTEMS, OUT = ("golden", "tuned", "base"), Path("reports/rejudged.json")
+OUT = Path("reports/rejudged.json")
 Numbers = dict[str, Any]
 Rows = dict[str, list[Record]]  # system -> texts, or judgements
 
@@ -37,12 +38,15 @@ def texts(read: Callable[[str], list[Record]]) -> Rows:
     """What is to be judged. Refusal where a record has no answer."""
     records = read("data/test.jsonl")
     found = {"golden": {r["id"]: r["completion"][-1]["content"] for r in records}}
-    for system in SYSTEMS[1:]:
-        found[system] = {row["id"]: row["text"] for row in read(f"data/answers/{system}.jsonl")}
+    for system in MODELS:
+        rows = read(f"data/answers/{system}.jsonl")
+        if system == "aligned" and not rows:
+            continue
+        found[system] = {row["id"]: row["text"] for row in rows}
         if absent := [r["id"] for r in records if r["id"] not in found[system]]:
             raise Refusal(f"data/answers/{system}.jsonl: no answer to {absent[0]} ({len(absent)} in all)")
     head = ("id", "item", "type", "facts")
-    return {s: [{**{k: r[k] for k in head}, "text": found[s][r["id"]]} for r in records] for s in SYSTEMS}
+    return {s: [{**{k: r[k] for k in head}, "text": found[s][r["id"]]} for r in records] for s in found}
 
 
 class Today:
@@ -89,15 +93,16 @@ def experiment(name: str, today: Today) -> tuple[Numbers, list[Record]]:
     old = Old(name)
     if (recipe := old.params().get("recipe")) != today.recipe:
         raise Refusal(f"{name}: of recipe {recipe}, the working tree is of {today.recipe}; make recipe NAME={recipe}")
-    then = texts(old.rows)
-    before = {system: old.rows(f"data/judgements/{system}.jsonl") for system in SYSTEMS}
+    # A revision from before there was an aligned model does not name its file.
+    then = texts(lambda path: old.rows(path) if old.has(path) or "aligned" not in path else [])
+    before = {system: old.rows(f"data/judgements/{system}.jsonl") for system in then}
     rows = today.judged(then)
     same = alike(today.texts["golden"], then["golden"])
     ours, theirs = ([row for row in part["tuned"] if row["id"] in same] for part in (today.rows, rows))
     gap = difference.difference(difference.matched(ours, theirs), today.seed, today.margin)
     gap |= {"state": difference.state(gap), "sentence": difference.sentence(gap)}
     gap["left_out"] = {**gap["left_out"], "other_record": len(then["golden"]) - len(same)}
-    columns = {system: column(rows[system]) for system in SYSTEMS}
+    columns = {system: column(rows[system]) for system in then}
     moved = drift.drift(before, rows, today.seed)
     return {"revision": old.revision, "n": len(then["golden"]), **columns, "to_now": gap, "drift": moved}, theirs
 
@@ -131,7 +136,8 @@ def show(found: Numbers) -> None:
     for name in ("", "n", *SYSTEMS, "tuned here - tuned then"):
         made.add_column(name, justify="right" if name else "left")
     for name, row in {"here": found["here"], **found["exps"]}.items():
-        marks = ("-" if row[s]["mean"] is None else f"{row[s]['mean']:.2f} ({row[s]['n_scored']})" for s in SYSTEMS)
+        means = [row.get(system) or {"mean": None} for system in SYSTEMS]
+        marks = ("-" if c["mean"] is None else f"{c['mean']:.2f} ({c['n_scored']})" for c in means)
         made.add_row(name, str(row["tuned"]["n"]), *marks, row["to_now"]["sentence"] if "to_now" in row else "")
     console = Console(width=None if Console().is_terminal else 160)
     console.print(made)

@@ -27,6 +27,7 @@ from stages.lib import (
     health,
     html,
     jsonl,
+    lessons,
     masks,
     material,
     people,
@@ -37,7 +38,6 @@ from stages.lib import (
     verdict,
 )
 from stages.lib.digest import headings
-from stages.lib.evidence import SYSTEMS
 from stages.lib.figures import figure
 from stages.lib.html import Safe, el
 from stages.lib.params import Refusal
@@ -49,6 +49,7 @@ SECTIONS: dict[str, Callable[[Snapshot, Snapshot], Safe]] = {
     "Scores": results.scores,
     "Checks": results.checks,
     "Side by side": results.browser,
+    "Preference learning": lessons.section,
     "Changes": process.changed,
     "Contract": conduct.contract,
     "Decoding": conduct.decoding,
@@ -99,7 +100,7 @@ def show(now: Snapshot) -> None:
     for name in ("", "n", "score", *headings(now)):
         made.add_column(name, justify="right" if name else "left")
     overall = now.metric("compare", "overall") or {}
-    for name, column in ((name, overall[name]) for name in SYSTEMS if name in overall):
+    for name, column in ((name, overall[name]) for name in now.systems if name in overall):
         shares = (figure(column.get(key), True) for key in headings(now).values())
         made.add_row(name, figure(column.get("n")), figure(column.get("score")), *shares)
     console.print(made)
@@ -115,7 +116,10 @@ def arguments() -> argparse.Namespace:
         "report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("base", nargs="?", default="main", help="revision of git to compare with (default: main)")
-    parser.add_argument("--min-score", help="the tuned mean below which the exit code is 3, 1 to 5")
+    parser.add_argument(
+        "--min-score",
+        help="the mean of what is shipped (aligned, or else tuned) below which the exit code is 3, 1 to 5",
+    )
     parser.add_argument("--max-regression", help="how much of it may be lost against base before it is 3, 0 to 4")
     return parser.parse_args()
 

@@ -41,7 +41,18 @@ def extra(seed: int, lock: str) -> tuple[str, Rows]:
     else:
         print(f"seeds: {name} runs", flush=True)
         targets = noise.targets(receipt.parse(lock))
-        if dvc("exp", "run", "--temp", "--name", name, "--set-param", f"train.seed={seed}", *targets):
+        if dvc(
+            "exp",
+            "run",
+            "--temp",
+            "--name",
+            name,
+            "--set-param",
+            f"train.seed={seed}",
+            "--set-param",
+            "align.method=none",
+            *targets,
+        ):
             raise Refusal(f"{name}: did not finish, see above; files that are new have to be known to git (git add); "
                           "run again to go on")  # fmt: skip
     found = old.Old(name)

@@ -2,15 +2,12 @@
 
 reads   data/train.jsonl, data/validation.jsonl, models/base
 writes  models/adapter, data/samples.jsonl, reports/metrics/train.json, reports/plots/train.tsv
-params  seed, threads, train
-
-On several cards: `accelerate launch --num_processes 4 -m stages.train`; a step then takes four times as many rows.
+params  processes, seed, threads, train
 """
 
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import time
 from pathlib import Path
@@ -18,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from stages.lib import chat, decode, jsonl, lora, model, rows, sampling, template, training
+from stages.lib import chat, decode, jsonl, launch, lora, model, rows, sampling, template, training
 from stages.lib.lora import Lora
 from stages.lib.params import Count, Refusal, Section, root, run, work
 from stages.lib.rows import Rows, encode, positions, prove
@@ -101,7 +98,6 @@ def config(train: Train, seed: int, folder: Path, validate: bool) -> Any:
 def learn(train: Train, seed: int, tokenizer: Any, learnt: Rows, held: Rows, folder: Path) -> Any:
     """The trainer after training; it goes on from the newest checkpoint in `folder`."""
     training.quiet()
-    import torch
     from transformers import EarlyStoppingCallback
 
     args = config(train, seed, folder, bool(held.ids))
@@ -124,10 +120,7 @@ def learn(train: Train, seed: int, tokenizer: Any, learnt: Rows, held: Rows, fol
     except ValueError as err:  # target modules that do not exist, several cards without a launcher
         raise Refusal(f"params.yaml: train: {err}") from None
     prove(trainer, learnt, chat.stop_ids(tokenizer))
-    try:
-        trainer.train(resume_from_checkpoint=training.checkpoint(folder))
-    except torch.OutOfMemoryError:
-        raise Refusal("params.yaml: train.batch_size: out of memory; halve it and double train.accumulation") from None
+    training.fit(trainer, folder, "train", "halve it and double train.accumulation")
     return trainer
 
 
@@ -149,14 +142,14 @@ def summary(trainer: Any, learnt: Rows, held: Rows, stops: list[int]) -> dict[st
     }
 
 
-def main(seed: int, threads: int, train: Train) -> None:
-    if "LOCAL_RANK" in os.environ and model.device().startswith("cuda"):
-        os.environ["ANNEAL_DEVICE"] = f"cuda:{os.environ['LOCAL_RANK']}"  # one card per process of a launcher
+def main(processes: Count, seed: int, threads: int, train: Train) -> None:
     check(train, bool(jsonl.read("data/validation.jsonl")))
+    if launch.spread(main, processes):  # a step then takes so many times as many rows
+        return
     model.threads(threads)
     tokenizer = model.tokenizer(BASE)
     learnt, held = (read(f"data/{name}.jsonl", tokenizer, train) for name in ("train", "validation"))
-    values = [seed, threads, train.model_dump(), model.device().partition(":")[0], os.environ.get("WORLD_SIZE"), root()]
+    values = [seed, threads, train.model_dump(), model.device().partition(":")[0], launch.inside(), root()]
     data = [BASE, Path("data/train.jsonl"), Path("data/validation.jsonl")]
     code = [Path(str(module.__file__)) for module in (chat, decode, lora, model, rows, sampling, template, training)]
     folder = work("train") / training.fingerprint([*data, *code, Path(__file__)], values)

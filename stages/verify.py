@@ -28,7 +28,8 @@ from stages.lib.receipt import Entry
 # Everything else in dvc.lock runs again: a new stage is no blind spot until somebody writes here why it has to be.
 KEPT = {
     "base": "trains the base model", "generate": "asks the teacher", "clean": "asks the teacher",
-    "reject": "asks the teacher", "train": "trains", "align": "trains", "merge": "needs the weights",
+    "reject": "asks the teacher", "train": "trains", "reward": "trains", "rollout": "needs the weights",
+    "align": "trains", "merge": "needs the weights",
     "answer": "needs the weights", "accept": "needs the weights",
 }  # fmt: skip
 METRICS, HUMAN = Path("reports/metrics"), "reports/metrics/human.json"

@@ -50,6 +50,11 @@ def records(first: int = 0, last: int = 4, seed: int = 0) -> list[dict[str, Any]
     return rows
 
 
+def vague(record: dict[str, Any]) -> str:
+    """A text that says hardly anything: worse than a weak one, which is a sound text with less in it."""
+    return f"{record['facts']['name']}用着挺不错，质地也好，值得拥有。"
+
+
 def text(record: dict[str, Any]) -> str:
     return str(record["completion"][0]["content"])
 

@@ -72,3 +72,22 @@ def base(folder: Path, kind: str = "qwen2", tied: bool = True, shard: str = "1GB
     tokenizer().save_pretrained(folder)
     (folder / "base.json").write_text(json.dumps({"name": "tiny", "revision": None}) + "\n")
     return folder
+
+
+def lora(weights: Any, folder: Path, seed: int = 5, **options: Any) -> Any:
+    """A LoRA adapter with random numbers in every part of it, saved; gives the PEFT model."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(seed)
+    config = {"r": 4, "lora_alpha": 12, "target_modules": "all-linear", "task_type": "CAUSAL_LM"} | options
+    found = get_peft_model(weights, LoraConfig(**config))
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in sorted(found.named_parameters()):
+            if "magnitude" in name:
+                weight.mul_(torch.rand(weight.shape, generator=draw) + 0.5)
+            elif weight.requires_grad:
+                weight.add_(torch.randn(weight.shape, generator=draw) * 0.1)
+    found.save_pretrained(folder)
+    return found.eval()

@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from stages import accept
-from stages.lib import chat, decode, facts, jsonl, model
+from stages.lib import chat, decode, facts, jsonl, model, ranker
 from stages.lib.params import Refusal, pick
 from tests import micro
 
@@ -26,7 +26,8 @@ CHECKS = ["json", "schema"]
 
 
 def section(**changes: Any) -> accept.Accept:
-    usual = {"checks": CHECKS, "temperatures": [0.5, 1.0], "candidates": 3, "constrained": True, "fallback": True}
+    usual = {"checks": CHECKS, "temperatures": [0.5, 1.0], "candidates": 3, "rank": "likelihood"}
+    usual |= {"constrained": True, "fallback": True}
     return accept.Accept.model_validate(usual | changes)
 
 
@@ -40,7 +41,7 @@ def answers(batch_size: int = 8, **changes: Any) -> accept.Answer:
 
 
 def rules() -> facts.Rules:
-    empty: dict[str, Any] = {name: [] for name in ("foreign", "also", "banned", "encouraged", "forbid")}
+    empty: dict[str, Any] = {name: [] for name in ("foreign", "also", "banned", "encouraged", "exaggerated", "forbid")}
     return facts.Rules.model_validate(
         {"folder": "rules", "name": "", "facts": {"slot": "none", "at_least": 0}, "types": {}, **empty}
     )
@@ -78,6 +79,7 @@ def place(toy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     wrong = {0: GOLDEN, 1: '{"role":"title","x":7}', 2: "the quick"}
     jsonl.write("data/test.jsonl", [record(n) for n in range(6)])
     jsonl.write("data/answers/tuned.jsonl", [answered(n, wrong[n % 3]) for n in range(6)])
+    jsonl.write("data/answers/aligned.jsonl", [])
     jsonl.write("data/train.jsonl", [record(n, f'{{"role":"price","x":0.{n}}}') for n in range(10, 19)])
     return toy
 
@@ -275,10 +277,75 @@ def test_constrained_needs_a_schema_and_beams_need_no_grammar(place: Path, folde
     assert len(climb(section(checks=["json"], constrained=False, temperatures=[0.5]), beams)) == 6
 
 
+def test_the_aligned_model_answers_first_where_there_is_one(place: Path) -> None:
+    jsonl.write("data/answers/aligned.jsonl", [answered(n, f"aligned {n}") for n in range(6)])
+    found = climb(section(checks=[]))
+    assert [row["text"] for row in found] == [f"aligned {n}" for n in range(6)]
+    jsonl.write("data/answers/aligned.jsonl", [answered(n) for n in range(5)])
+    with pytest.raises(Refusal, match=r"aligned\.jsonl: other ids than data/test\.jsonl: p05/layout/0"):
+        climb(section(checks=[]))
+
+
 def test_answers_of_other_records_are_refused(place: Path) -> None:
     jsonl.write("data/answers/tuned.jsonl", [answered(n) for n in range(5)])
     with pytest.raises(Refusal, match=r"tuned\.jsonl: other ids than data/test\.jsonl: p05/layout/0; run `dvc repro`"):
         climb(section())
+
+
+@pytest.fixture
+def rewarded(merged: Path, folder: Path) -> Path:
+    """models/reward with random numbers in its adapter and its head."""
+    (merged / "models/base").symlink_to(folder)
+    weights = ranker.untrained("float32", 3)
+    found = micro.lora(weights, merged / "drawn", task_type="SEQ_CLS", modules_to_save=["score"])
+    note = {"made": True, "dtype": "float32", "centre": 0.0, "scale": 1.0}
+    jsonl.write_folder("models/reward", lambda out: ranker.save(found, note, out))
+    return merged
+
+
+def test_ranked_by_reward_every_record_has_the_best_of_n(rewarded: Path) -> None:
+    wanted = section(checks=[], rank="reward", temperatures=[1.0, 1.5], candidates=3, constrained=False)
+    found = climb(wanted, answers(max_new_tokens=40, stop=["a", "e"]))
+    scorer = ranker.load()
+    assert scorer
+    firsts = jsonl.read("data/answers/tuned.jsonl")
+    improved = 0
+    for number, (row, first) in enumerate(zip(found, firsts, strict=True)):
+        whole = [attempt for attempt in row["attempts"] if not attempt["reasons"]]
+        assert [attempt["rung"] for attempt in row["attempts"]] == ["first"] + ["temperature 1.0"] * 3
+        assert all(attempt["finish"] == "stop" for attempt in whole)
+        (value,) = scorer.score([record(number)["prompt"]], [row["text"]])
+        assert value == pytest.approx(max(attempt["reward"] for attempt in whole), abs=1e-5)
+        (before,) = scorer.score([record(number)["prompt"]], [first["text"]])
+        assert row["attempts"][0]["reward"] == pytest.approx(before, abs=1e-5)
+        improved += value > before + 1e-3
+        assert (row["text"] != first["text"]) == (value > before + 1e-5)
+    assert len(found) == 6
+    assert improved >= 2
+    assert {row["accepted"] for row in found} == {True}
+    assert metrics()["tokens"] == sum(attempt["n_new"] for row in found for attempt in row["attempts"])
+    # Where the best of them is the first answer, it stays.
+    jsonl.write("data/answers/tuned.jsonl", [answered(n, row["text"]) for n, row in enumerate(found)])
+    again = climb(wanted, answers(max_new_tokens=40, stop=["a", "e"]))
+    assert [(row["text"], row["rung"]) for row in again] == [(row["text"], "first") for row in found]
+
+
+def test_reward_ranks_only_what_passes(rewarded: Path) -> None:
+    found = climb(section(rank="reward", temperatures=[1.0]))
+    assert all(valid(row["text"]) and row["accepted"] for row in found)
+    assert [row["rung"] for row in found] == ["first", "constrained", "constrained"] * 2
+    for row in found:
+        passing = [attempt["reward"] for attempt in row["attempts"] if not attempt["reasons"]]
+        assert len(passing) == (1 if row["rung"] == "first" else 3)
+        assert all("reward" not in attempt for attempt in row["attempts"] if attempt["reasons"])
+
+
+def test_a_rank_by_reward_needs_a_model_and_candidates(place: Path) -> None:
+    jsonl.write_json("models/reward/reward.json", {"made": False})
+    with pytest.raises(Refusal, match=r"accept.rank: reward needs a reward model; raise reward.epochs, or set likeli"):
+        climb(section(rank="reward"))
+    with pytest.raises(Refusal, match=r"accept.rank: reward has no candidates to rank; add one to accept.temperatures"):
+        climb(section(rank="reward", temperatures=[]))
 
 
 @pytest.mark.parametrize("temperatures", ["[0.6, 0.3]", "[0.3, 0.3]", "[0.0, 0.5]"])
@@ -286,7 +353,7 @@ def test_temperatures_must_rise(toy: Path, temperatures: str) -> None:
     def stage(accept: accept.Accept) -> None: ...
 
     stage.__annotations__["accept"] = accept.Accept
-    body = f"accept:\n  checks: []\n  temperatures: {temperatures}\n  candidates: 2\n"
+    body = f"accept:\n  checks: []\n  temperatures: {temperatures}\n  candidates: 2\n  rank: likelihood\n"
     Path("params.yaml").write_text(body + "  constrained: false\n  fallback: true\n")
     with pytest.raises(Refusal, match=r"params.yaml: accept.temperatures"):
         pick(stage)

@@ -13,7 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages import answer
-from stages.lib import chat, jsonl, model, offline, params
+from stages.lib import chat, jsonl, model, offline, params, weights
 from stages.lib.params import Refusal
 from tests import micro
 
@@ -25,8 +25,8 @@ GREEDY: dict[str, Any] = {
 
 
 SECTION: dict[str, Any] = {
-    "engine": "transformers", "model": {"base": None, "tuned": None}, "dtype": "float32", "batch_size": 4,
-    "presets": {},
+    "engine": "transformers", "model": {"base": None, "tuned": None, "aligned": None}, "dtype": "float32",
+    "batch_size": 4, "presets": {},
 }  # fmt: skip
 
 
@@ -125,15 +125,35 @@ def test_sampling_follows_the_seed_and_not_the_neighbours(place: Path) -> None:
 
 
 def test_each_system_reads_its_own_weights(place: Path) -> None:
+    micro.lora(model.load(), place / "models/adapter")
     micro.model(seed=9).save_pretrained("models/merged")
     micro.tokenizer().save_pretrained("models/merged")
-    answer.main("tuned", section(), seed=1, threads=1)
-    answer.main("base", section(), seed=1, threads=1)
+    for system in ("base", "tuned"):
+        answer.main(system, section(), seed=1, threads=1)
     assert out("tuned").read_bytes() != out("base").read_bytes()
+    answer.main("aligned", section(), seed=1, threads=1)
+    assert out("aligned").read_bytes() == Path("data/presets/aligned.jsonl").read_bytes() == b"", "nothing was aligned"
+    (place / "models/merged/align.json").write_text('{"method": "dpo"}')
+    answer.main("aligned", section(), seed=1, threads=1)
+    assert len(jsonl.read(out("aligned"))) == 10
+    assert out("aligned").read_bytes() not in {out("base").read_bytes(), out("tuned").read_bytes()}
     (place / "models/base").unlink()
-    answer.main("tuned", section(), seed=1, threads=1)
-    with pytest.raises(Refusal, match="models/base: no such folder"):
-        answer.main("base", section(), seed=1, threads=1)
+    for system in ("base", "tuned"):
+        with pytest.raises(Refusal, match="models/base: no such folder"):
+            answer.main(system, section(), seed=1, threads=1)
+    answer.main("aligned", section(), seed=1, threads=1)
+
+
+def test_the_tuned_model_is_the_base_with_its_adapter(place: Path) -> None:
+    import torch
+
+    attached = micro.lora(model.load(), place / "models/adapter")
+    _, merged = weights.load("tuned", "float32")
+    ids = torch.arange(3, 43)[None]
+    with torch.inference_mode():
+        ours, peft, base = (each(ids).logits for each in (merged, attached, model.load(dtype="float32")))
+    assert torch.allclose(ours, peft, atol=1e-4)
+    assert not torch.allclose(ours, base, atol=1e-1)
 
 
 _DIES = """
@@ -178,18 +198,18 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(place: Path, monkeypa
 
 def test_finished_batches_belong_to_their_weights_questions_and_settings(place: Path) -> None:
     def mark() -> str:
-        return answer.fingerprint(Path("models/base"), section(), 1, 1)
+        return answer.fingerprint([Path("models/base")], section(), 1, 1)
 
     first = mark()
     assert mark() == first
     others = {
-        answer.fingerprint(Path("models/base"), section(5), 1, 1),
-        answer.fingerprint(Path("models/base"), section(max_new_tokens=13), 1, 1),
-        answer.fingerprint(Path("models/base"), section(), 2, 1),
-        answer.fingerprint(Path("models/base"), section(), 1, 2),
-        answer.fingerprint(Path("models/base"), section(engine="own"), 1, 1),
-        answer.fingerprint(Path("models/base"), section(presets={"a": {}}), 1, 1),
-        answer.fingerprint(Path("models/base"), section(presets={"a": {"do_sample": True, "seeds": [1]}}), 1, 1),
+        answer.fingerprint([Path("models/base")], section(5), 1, 1),
+        answer.fingerprint([Path("models/base")], section(max_new_tokens=13), 1, 1),
+        answer.fingerprint([Path("models/base")], section(), 2, 1),
+        answer.fingerprint([Path("models/base")], section(), 1, 2),
+        answer.fingerprint([Path("models/base")], section(engine="own"), 1, 1),
+        answer.fingerprint([Path("models/base")], section(presets={"a": {}}), 1, 1),
+        answer.fingerprint([Path("models/base")], section(presets={"a": {"do_sample": True, "seeds": [1]}}), 1, 1),
     }
     jsonl.write("data/test.jsonl", [record(n) for n in range(9)])
     others.add(mark())
@@ -301,7 +321,10 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Any:
         yield made
 
 
-SERVED: dict[str, Any] = {"engine": "openai", "model": {"base": "offline-base-1", "tuned": "offline-tuned-1"}}
+SERVED: dict[str, Any] = {
+    "engine": "openai",
+    "model": {"base": "offline-base-1", "tuned": "offline-tuned-1", "aligned": None},
+}
 
 
 def test_a_server_gives_the_words_and_the_weights_the_likelihood(place: Path, server: Server) -> None:
@@ -335,11 +358,12 @@ def test_a_server_gives_the_words_and_the_weights_the_likelihood(place: Path, se
 
 
 def test_a_server_with_other_weights_is_asked_again(place: Path, server: Server) -> None:
-    micro.model(seed=9).save_pretrained("models/merged")
-    micro.tokenizer().save_pretrained("models/merged")
+    with pytest.raises(Refusal, match=r"adapter_config\.json: no such file; `dvc repro train` makes it"):
+        answer.main("tuned", section(**SERVED), seed=1, threads=1)
+    micro.lora(model.load(), place / "models/adapter")
     answer.main("tuned", section(**SERVED), seed=1, threads=1)
     assert [body["model"] for body in server.asked] == ["offline-tuned-1"] * 10
-    micro.model(seed=10).save_pretrained("models/merged")
+    micro.lora(model.load(), place / "models/adapter", seed=6)
     answer.main("tuned", section(**SERVED), seed=1, threads=1)
     assert len(server.asked) == 20
 
@@ -379,8 +403,14 @@ def test_what_a_server_cannot_do_is_refused_in_one_line(place: Path, server: Ser
         ({"num_beams": 3}, r"^params.yaml: answer.decode.num_beams: 3, which engine: openai cannot do; set 1$"),
         ({"no_repeat_ngram_size": 2}, r"answer.decode.no_repeat_ngram_size: 2, which engine: openai cannot do; set 0"),
         ({"presets": {"beam": {"num_beams": 2}}}, r"params.yaml: answer.presets.beam.num_beams: 2, which engine"),
-        ({"model": {"base": None, "tuned": "x"}}, r"params.yaml: answer.model.base: empty; name what the server"),
-        ({"model": {"base": "wrong", "tuned": "x"}}, r"http 404: .*correct answer.model in params.yaml or ANSWER_BASE"),
+        (
+            {"model": {"base": None, "tuned": "x", "aligned": None}},
+            r"params.yaml: answer.model.base: empty; name what the server",
+        ),
+        (
+            {"model": {"base": "wrong", "tuned": "x", "aligned": None}},
+            r"http 404: .*correct answer.model in params.yaml or ANSWER_BASE",
+        ),
     ]
     for changes, message in wrong:
         with pytest.raises(Refusal, match=message):

@@ -179,7 +179,7 @@ def test_labels(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (
             ["build", "--pair", "tuned:tuned"],
-            "--pair: two of golden, tuned, base with a colon between them, got 'tuned:tuned'",
+            "--pair: two of golden, aligned, tuned, base with a colon between them, got 'tuned:tuned'",
         ),
         (["build", "--pair", "tuned:other"], "--pair: two of"),
         (["build", "--n", "0"], "--n: at least 1"),

@@ -22,7 +22,8 @@ OFFLINE = calls.Chat(model="offline-1", temperature=1.0, top_p=1.0, max_tokens=7
 
 def settings(model: str = "offline-rules-1", **more: Any) -> grading.Judge:
     given = {"model": model, "temperature": 0.0, "top_p": 1.0, "max_tokens": 1200, "max_failed": 0.05,
-             "repeats": {"share": 0.2, "times": 3}, "controls": 5, "null_text": "这是一篇非常优秀的文案。"}  # fmt: skip
+             "repeats": {"share": 0.2, "times": 3}, "controls": 5, "samples": 0,
+             "null_text": "这是一篇非常优秀的文案。"}  # fmt: skip
     return grading.Judge.model_validate(given | more)
 
 
@@ -154,13 +155,13 @@ def test_a_judge_that_scores_all_alike_finds_nothing(folder: Path, name: str) ->
 
 
 def test_a_judge_of_length_rewards_padding(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stubs, "LONG", 30)
+    monkeypatch.setattr(stubs, "LONG", 40)
     _, numbers = run(settings("offline-longest-1"), 9)
     found = numbers["defects"]
     assert found["padded"]["higher"]["mean"] == found["looped"]["higher"]["mean"] == 1.0
     assert found["truncated"]["lower"]["mean"] == 1.0
     assert "padded: 9 of 9 score above their own sound text" in numbers["blind_to"]
-    assert numbers["length"]["slope"] > 1
+    assert numbers["length"]["slope"] > 0.8
     assert numbers["length"]["rho"] > 0.5
 
 

@@ -47,6 +47,8 @@ def folder(toy: Path) -> Path:
         for row in planted for a, b, v in (("tuned", "base", "A>B"), ("base", "tuned", "B>>A"))
     ])  # fmt: skip
     jsonl.write("data/checks.jsonl", checks)
+    for name in ("judgements/aligned", "judgements/samples", "rollouts/aligned", "rollouts/tuned"):
+        jsonl.write(f"data/{name}.jsonl", [])
     control = {"n": 20, "mean": 0.0}
     jsonl.write_json("reports/metrics/evaluate.json", {"controls": {"swapped": control, "other": control}})
     return toy
@@ -110,7 +112,7 @@ def test_the_paths_that_others_read(folder: Path) -> None:
 def test_best_counts_ties_and_skips_what_has_no_score() -> None:
     def counts(*scores: tuple[float | None, float | None, float | None], tie: float = 0.05) -> list[int]:
         rows = [dict(zip(("golden", "tuned", "base"), row, strict=True)) for row in scores]
-        found = compare.best(rows, tie)
+        found = compare.best(rows, ("golden", "tuned", "base"), tie)
         return [found[key] for key in ("golden", "tuned", "base", "tie", "n")]
 
     assert counts((5, 4, 3), (4, 5, 3), (3, 4, 5)) == [1, 1, 1, 0, 3]
@@ -277,3 +279,75 @@ def test_pass_rates_are_also_compared_by_item(folder: Path) -> None:
     found = run()["passes"]["strict"]
     assert found["paired"]["clusters"] == 10
     assert found["paired"]["mean"] == pytest.approx(0.9)
+
+
+def align(gain: float) -> None:
+    """An aligned system beside the others: tuned's texts, each of them `gain` better, and none with a banned word."""
+    mine = [row for row in jsonl.read("data/checks.jsonl") if row["system"] == "tuned"]
+    everything = jsonl.read("data/checks.jsonl") + [{**row, "system": "aligned"} for row in mine]
+    for row in everything:
+        bad = row["system"] == "tuned" and row["item"] in {"p1", "p2", "p3"}
+        row["checks"] |= {"banned": not bad, "unsupported": row["system"] != "base"}
+    jsonl.write("data/checks.jsonl", everything)
+    rows = jsonl.read("data/judgements/tuned.jsonl")
+    jsonl.write("data/judgements/aligned.jsonl", [{**row, "score": row["score"] + gain} for row in rows])
+    for system, reward in (("tuned", 0.5), ("aligned", 0.7)):
+        drawn = [
+            {**{k: row[k] for k in ("id", "item", "type")}, "sample": n, "reward": reward + 0.01 * n + 0.001 * place,
+             "rewards": {"banned": 1.0 if system == "aligned" or place % 4 else 0.5, "stop": 1.0}}
+            for place, row in enumerate(rows) for n in range(3)
+        ]  # fmt: skip
+        jsonl.write(f"data/rollouts/{system}.jsonl", drawn)
+    judged = {"judge_ids": {"one": "j"}, "score_kind": "rule score"}
+    jsonl.write_json("reports/metrics/judge/aligned.json", judged)
+    drawn = jsonl.read("data/rollouts/tuned.jsonl")
+    marked = [{**{k: row[k] for k in ("id", "item", "sample")}, "score": row["reward"] * 4, "outcome": "ok"}
+              for row in drawn if row["item"] != "p4"]  # fmt: skip
+    jsonl.write("data/judgements/samples.jsonl", marked)
+    measured = {"likelihood": {"aligned": {"bits_per_byte": 0.1, "perplexity": 1.3}}, "length": {"tuned": {"all": {}}}}
+    evaluated = json.loads(Path("reports/metrics/evaluate.json").read_text("utf-8"))
+    jsonl.write_json("reports/metrics/evaluate.json", evaluated | measured)
+
+
+def test_the_aligned_model_stands_beside_the_tuned_one(folder: Path) -> None:
+    before = run()
+    assert "aligned" not in before["overall"]
+    nothing = before["alignment"]
+    assert {part["difference"] for part in nothing["passes"].values()} == {None}
+    assert (nothing["defects"], nothing["rollouts"], nothing["signal"]["n"]) == ({}, {}, 0)
+    align(0.2)
+    numbers = run()
+    assert [*numbers["overall"]] == sorted(["golden", "aligned", "tuned", "base"])
+    gap = numbers["aligned_difference"]
+    assert (gap["mean"], gap["state"]) == (pytest.approx(0.2), "none"), "every text gained the same: no spread"
+    assert gap["reason"].startswith("no variance")
+    assert numbers["aligned_to_golden"]["mean"] == pytest.approx(-0.2, abs=0.02)
+    assert numbers["difference"]["mean"] == pytest.approx(before["difference"]["mean"])
+    assert set(numbers["best"]) == {"golden", "aligned", "tuned", "base", "tie", "n"}
+    block = numbers["alignment"]
+    assert set(block["passes"]) == set(numbers["shares"])
+    assert block["passes"]["strict"]["systems"]["aligned"]["mean"] == pytest.approx(0.9)
+    banned = block["defects"]["banned"]
+    assert {system: row["mean"] for system, row in banned["systems"].items()} == {
+        "golden": 0, "aligned": 0, "tuned": pytest.approx(0.3), "base": 0,
+    }  # fmt: skip
+    assert banned["difference"]["mean"] == pytest.approx(-0.3)
+    assert banned["difference"]["low"] < banned["difference"]["high"] < 0.05
+    assert block["defects"]["unsupported"]["systems"]["base"]["mean"] == 1
+    assert block["defects"]["unsupported"]["difference"]["reason"] == "all ties: no text differs"
+    drawn = block["rollouts"]
+    assert drawn["n"] == {"aligned": 60, "tuned": 60}
+    assert drawn["reward"]["difference"]["mean"] == pytest.approx(0.2)
+    assert (drawn["reward"]["difference"]["n"], drawn["reward"]["difference"]["clusters"]) == (20, 10)
+    assert set(drawn["functions"]) == {"banned", "stop"}
+    assert drawn["defects"]["banned"]["systems"]["tuned"]["mean"] == pytest.approx(0.25)
+    assert (block["signal"]["rho"], block["signal"]["n"]) == (pytest.approx(1), 18), (
+        "the judge says what the reward says"
+    )
+    assert block["price"]["aligned"] == {
+        "bits_per_byte": 0.1, "perplexity": 1.3, "distinct_2": None, "distinct_4": None, "length": None,
+    }  # fmt: skip
+
+
+def test_a_defect_that_was_not_looked_for_is_not_counted(folder: Path) -> None:
+    assert run()["alignment"]["defects"] == {}, "no check found banned words: that is not the same as none"

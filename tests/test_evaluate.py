@@ -35,7 +35,7 @@ def folder(toy: Path) -> Path:
     jsonl.write("data/answers/tuned.jsonl", goldens.answers(TEST, tuned, 0.5, CUT))
     jsonl.write("data/validation.jsonl", TRAIN[:9])
     jsonl.write("data/accepted.jsonl", jsonl.read("data/answers/tuned.jsonl"))
-    for name in ("samples", "presets/base", "presets/tuned"):
+    for name in ("samples", "presets/base", "presets/tuned", "answers/aligned", "presets/aligned"):
         jsonl.write(f"data/{name}.jsonl", [])
     return toy
 
@@ -49,7 +49,7 @@ def run(settings: evaluate.Evaluate = SETTINGS) -> tuple[list[dict[str, Any]], d
 def test_controls_and_systems(folder: Path) -> None:
     rows, numbers = run()
     assert (numbers["n"], numbers["clusters"], len(rows)) == (54, 6, 3 * 54)
-    assert [row["system"] for row in rows[::54]] == ["golden", "base", "tuned"]
+    assert [row["system"] for row in rows[::54]] == ["golden", "tuned", "base"]
     # The check must know right from wrong before it may speak about a model.
     assert numbers["rules"]["golden"]["strict"]["mean"] >= 0.95
     assert numbers["rules"]["golden"]["all_facts"]["mean"] >= 0.95
@@ -189,3 +189,14 @@ def test_answers_of_other_records_are_refused(folder: Path) -> None:
     jsonl.write("data/answers/tuned.jsonl", rows[:-1])
     with pytest.raises(Refusal, match=r"data/answers/tuned\.jsonl: other ids than data/test\.jsonl: \['p006/"):
         run()
+
+
+def test_the_aligned_model_has_its_column_where_there_is_one(folder: Path) -> None:
+    _, before = run()
+    assert "aligned" not in before["rules"]
+    jsonl.write("data/answers/aligned.jsonl", jsonl.read("data/answers/base.jsonl"))
+    rows, numbers = run()
+    assert [row["system"] for row in rows[::54]] == ["golden", "aligned", "tuned", "base"]
+    for metric in ("rules", "stops", "variety", "length"):
+        assert numbers[metric]["aligned"] == numbers[metric]["base"]
+        assert numbers[metric]["tuned"] == before[metric]["tuned"]

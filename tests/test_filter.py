@@ -64,7 +64,8 @@ def rules(toy: Path) -> facts.Rules:
     contract = {"forbid": [], "length": [60, 400]}
     values: dict[str, Any] = {
         "folder": ".", "name": "name", "facts": {"slot": "ingredients", "at_least": 2},
-        "foreign": ["ingredients"], "also": [], "banned": ["miracle"], "encouraged": [], "forbid": ["#"],
+        "foreign": ["ingredients"], "also": [], "banned": ["miracle"], "encouraged": [], "exaggerated": [],
+        "forbid": ["#"],
         "types": {"ad": {"require": ["Click"], **contract}, "note": {"require": ["I "], **contract}},
     }  # fmt: skip
     return facts.Rules.model_validate(values)

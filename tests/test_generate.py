@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ TYPES = {"ad": "广告", "note": "笔记"}
 CHAT = llm.Chat(model="offline-1", temperature=1.0, top_p=1.0, max_tokens=50, max_failed=0.0)
 SENT: list[dict[str, Any]] = []
 REAL = ROOT.parent / "shared/data"
-NAMED, BARE = {"id": "id", "type": "type", "text": "text"}, {"id": None, "type": None, "text": "output"}
+NONE = {"id": None, "type": None, "rejected": None, "turns": None}
+NAMED, BARE = NONE | {"id": "id", "type": "type", "text": "text"}, NONE | {"text": "output"}
+PAIRS = NONE | {"text": "chosen.value", "rejected": "rejected.value", "turns": "conversations"}
 
 
 def respond(body: dict[str, Any]) -> Reply:
@@ -226,7 +229,7 @@ def test_a_shipped_table_is_the_same_in_every_format() -> None:
 
     rows = jsonl.read(ROOT / "data/raw/alpaca/records.jsonl")
     types = {row["type"]: row["type"] for row in rows}
-    fields, wanted = {"id": None, "type": "type", "text": "output"}, dict[str, bytes]()
+    fields, wanted = BARE | {"type": "type"}, dict[str, bytes]()
     for name, drop in (("csv", ["key"]), ("parquet", [])):  # a cell of CSV holds no list
         frame = pandas.DataFrame(rows).drop(columns=drop)
         frame.to_parquet("t.parquet") if name == "parquet" else frame.to_csv("t.csv", index=False)
@@ -238,6 +241,74 @@ def test_a_shipped_table_is_the_same_in_every_format() -> None:
             wanted[path] = Path("data/generated.jsonl").read_bytes()
         assert wanted["items.jsonl"] == wanted[f"t.{name}"]
     assert len(rows) == len(set(wanted["t.parquet"].splitlines())) >= 400
+
+
+def said(speaker: str, value: str) -> dict[str, str]:
+    return {"from": speaker, "value": value}
+
+
+def preferred(question: str, **more: Any) -> dict[str, Any]:
+    values = {"chosen": said("gpt", f"好{question}"), "rejected": said("gpt", f"坏{question}"), **more}
+    return {"conversations": [said("human", question)], **values}
+
+
+def test_a_row_may_hold_a_worse_text_and_a_conversation() -> None:
+    items(preferred("甲"), preferred("乙", conversations=[said("system", " 你答。\n"), said("human", "乙")], score=3))
+    first, second = sorted(bare(required=["conversations.0.value"], fields=PAIRS), key=lambda row: row["text"])[::-1]
+    assert first["facts"] == {"instruction": "甲", "system": ""}
+    assert second["facts"] == {"instruction": "乙", "system": "你答。", "score": 3}
+    assert (second["text"], second["rejected"]) == ("好乙", "坏乙")
+    assert second.keys() == {"id", "item", "type", "facts", "text", "rejected"}
+    assert (metric()["rows"], metric()["dropped"]) == (2, {"history": 0, "pii": 0})
+
+
+def test_pairs_of_one_question_are_one_item_whatever_else_their_rows_hold() -> None:
+    items(preferred("甲"), preferred("甲", chosen=said("gpt", "更好"), score=3), preferred("乙"), preferred("甲"))
+    rows = bare(required=[], fields=PAIRS)
+    assert len({row["id"] for row in rows}) == 4
+    assert sorted(Counter((row["item"], row["facts"]["instruction"]) for row in rows).values()) == [1, 3]
+    assert len({row["item"] for row in rows}) == 2
+    before = Path("data/generated.jsonl").read_bytes()
+    items(preferred("甲"), preferred("甲"), preferred("乙"), preferred("甲", chosen=said("gpt", "更好"), score=3))
+    bare(required=[], fields=PAIRS)
+    assert Path("data/generated.jsonl").read_bytes() == before
+
+
+def test_a_pair_without_a_conversation_is_asked_by_its_facts() -> None:
+    fields = BARE | {"rejected": "worse"}
+    items(pair(1, worse="差"), pair(1, worse="更差"), pair(2, worse="差"))
+    rows = bare(fields=fields)
+    assert len({row["item"] for row in rows}) == 2
+    assert {row["facts"]["instruction"]: row["facts"].keys() for row in rows}["问1"] == {"instruction", "input"}
+    assert "rows" not in metric()
+
+
+def test_personal_data_in_a_worse_text_counts_too() -> None:
+    items(preferred("甲"), preferred("乙", rejected=said("gpt", "call 13912345678")))
+    assert [row["rejected"] for row in bare(required=[], fields=PAIRS, pii="drop")] == ["坏甲"]
+    assert (metric()["rows"], metric()["dropped"]) == (2, {"history": 0, "pii": 1})
+
+
+def test_a_source_of_nothing_but_long_conversations_is_refused() -> None:
+    items(preferred("甲", conversations=[said("human", "甲"), said("gpt", "答"), said("human", "再问")]))
+    with pytest.raises(Refusal, match=r"\Aitems\.jsonl: conversations: every question has earlier turns"):
+        bare(required=[], fields=PAIRS)
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"rejected": said("gpt", " ")}, r"rejected\.value: ' ' is empty; fill it \(generate\.fields\.rejected\)"),
+        ({"rejected": {"text": "x"}}, r"rejected: no 'value' in it; it holds: text; mend generate\.fields\.rejected"),
+        ({"chosen": "x"}, r"chosen: no 'value' in it; it holds: x; mend generate\.fields\.text"),
+        ({"conversations": [said("user", "x")]}, r"conversations\.0\.from: 'user': unknown speaker; known: system, "),
+    ],
+)
+def test_a_wrong_pair_is_told_with_its_line(row: dict[str, Any], told: str) -> None:
+    items(preferred("甲"), preferred("乙") | row)
+    with pytest.raises(Refusal, match=rf"\Aitems\.jsonl:2: {told}"):
+        bare(required=[], fields=PAIRS)
+    assert not Path("data/generated.jsonl").exists()
 
 
 ROW = {"id": "a", "name": "甲", "type": "ad", "text": "x"}

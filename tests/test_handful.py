@@ -18,6 +18,7 @@ import pytest
 
 from .conftest import ROOT, load_yaml, pipeline
 from .test_hermetic import copy
+from .test_pairs_given import FORMAT, given
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 SMALL = ["train.epochs=1", "train.eval_steps=2", "answer.decode.max_new_tokens=24", "accept.candidates=1"]
@@ -105,7 +106,7 @@ def only(values: dict[str, Any], kind: str, source: Path, rules: list[str]) -> N
     values["generate"] |= {
         "items": str(source),
         "required": ["output"],
-        "fields": {"id": None, "type": None, "text": "output"},
+        "fields": {"id": None, "type": None, "text": "output", "rejected": None, "turns": None},
     }
     values["filter"]["rules"] = rules
     values["format"] |= {"max_length": 900, "tasks": {}}
@@ -137,3 +138,42 @@ def test_real_records_run_through_the_same_stages(recipe: str, source: str, tmp_
     found = run(tmp_path, recipe, lambda values: only(values, kind, few, ["length"]))
     assert found["n"] >= 4
     assert found["likelihood"]["tuned"]["perplexity"] < found["likelihood"]["base"]["perplexity"]
+
+
+@pytest.mark.real
+def test_real_pairs_are_learnt_by_reward_model_and_dpo(tmp_path: Path) -> None:
+    source = REAL / "preference/dpo_zh_demo.json"
+    if not source.is_file():
+        pytest.skip(f"{source.name} is not here")
+
+    def change(values: dict[str, Any]) -> None:
+        for name, text in FORMAT.items():
+            (tmp_path / f"prompts/alpaca/format/{name}.md").write_text(text)
+        for path in (tmp_path / "prompts/alpaca/judge").glob("*.md"):  # its sheet shows a column that is not here
+            path.write_text(path.read_text("utf-8").replace("$input", "$instruction"), "utf-8")
+        given(values, str(source))
+        values["format"]["max_length"] = 384  # of a tokenizer that has few words: the shortest of the pairs
+        values["answer"]["presets"] = {}
+        values["accept"]["checks"] = []
+        values["evaluate"] |= {"checks": ["length"], "strict": []}
+        values["compare"]["shares"] = ["strict", "stop_rate"]
+        values["reward"]["epochs"] = 1
+        values["align"]["method"] = "dpo"
+        values["align"]["dpo"] |= {"batch_size": 4, "epochs": 2, "lr": 0.001, "sft": 0.0, "eval_steps": 4}
+
+    found = run(tmp_path, "alpaca", change)
+    assert set(found["likelihood"]) == {"aligned", "base", "tuned"}
+
+    def metric(name: str) -> dict[str, Any]:
+        return dict(json.loads((tmp_path / f"reports/metrics/{name}.json").read_text()))
+
+    learnt, pairs = metric("align"), metric("split")["pairs"]
+    assert learnt["method"] == "dpo"
+    assert learnt["n"] == pairs["test"] >= 4
+    assert learnt["steps"] == 2 * -(-pairs["train"] // 4)
+    assert learnt["logp"]["chosen"]["after"] != learnt["logp"]["chosen"]["before"]
+    assert metric("reward")["n"] == pairs["test"]
+    with (tmp_path / "reports/plots/align.tsv").open() as plot:
+        head, *rows = [line.rstrip("\n").split("\t") for line in plot]
+    margins = [float(row[head.index("margin")]) for row in rows if row[head.index("margin")]]
+    assert margins[-1] > margins[0], "chosen and rejected grow apart"

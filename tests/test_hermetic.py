@@ -21,8 +21,10 @@ from .conftest import ROOT, Stage, load_yaml, pipeline
 
 PIPELINE = pipeline()
 LIGHT = ["base", "generate", "clean", "filter", "reject", "format", "split", "audit"]
-LIGHT += ["evaluate", "judge@golden", "judge@base", "judge@tuned", "judge@controls", "card", "prefer", "compare"]
-HEAVY = ["train", "align", "merge", "answer@base", "answer@tuned", "accept"]
+LIGHT += ["evaluate", "judge@golden", "judge@base", "judge@tuned", "judge@aligned", "judge@samples", "judge@controls"]
+LIGHT += ["card", "prefer", "compare"]
+HEAVY = ["train", "reward", "rollout@tuned", "align", "merge", "rollout@aligned"]
+HEAVY += ["answer@base", "answer@tuned", "answer@aligned", "accept"]
 ITEMS = 16
 # A few steps of a small model: what is learnt does not matter here, only that it is the same twice.
 SMALL = [
@@ -56,7 +58,7 @@ def alone(stage: Stage, full: Path, folder: Path) -> None:
     """A folder with the stage's deps, the packages they need to be imported, and its params, and nothing else."""
     from dvc.utils.serialize import dumps_yaml
 
-    for dep in stage.deps:
+    for dep in dict.fromkeys(stage.deps):
         copy(dep, full, folder)
     for package in ("stages/__init__.py", "stages/lib/__init__.py"):
         copy(package, full, folder)
@@ -91,9 +93,15 @@ def answer(full: Path) -> None:
     (full / "data/answers/tuned.jsonl").write_text("".join(tuned), "utf-8")
     (full / "data/accepted.jsonl").write_text("".join(tuned), "utf-8")
     (full / "data/presets").mkdir()
-    for name in ("samples", "presets/base", "presets/tuned"):
+    for name in ("samples", "presets/base", "presets/tuned", "presets/aligned"):
         (full / f"data/{name}.jsonl").write_text("", "utf-8")
     (full / "data/answers/base.jsonl").write_text("".join(base), "utf-8")
+    (full / "data/answers/aligned.jsonl").write_text("".join(base[:4] + tuned[4:]), "utf-8")
+    (full / "data/rollouts").mkdir()
+    for name, part in (("tuned", 0), ("aligned", 1)):
+        drawn = [{**json.loads(line), "sample": n, "reward": 0.1 * (place % 7 + n + part), "rewards": {"stop": n}}
+                 for place, line in enumerate(tuned) for n in range(2)]  # fmt: skip
+        (full / f"data/rollouts/{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in drawn), "utf-8")
 
 
 @pytest.fixture(scope="module")

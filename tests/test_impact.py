@@ -31,11 +31,15 @@ STUB = """for out in "$@"; do
 done
 """
 
-# What follows a change of: the comparison, the tuned model's answers, all answers, the judge, the records.
-TUNED = "answer@tuned accept evaluate judge@tuned prefer compare"
-ANSWERS = f"answer@base judge@base {TUNED}"
-JUDGES = "judge@base judge@controls judge@golden judge@tuned card prefer compare"
-SPLIT = f"split audit train align merge judge@controls judge@golden card {ANSWERS}"
+# What follows a change of: the aligned model, the rewards, the tuned model, all answers, the judge, the records.
+ALIGNED = "rollout@aligned answer@aligned accept evaluate judge@aligned prefer compare"
+ALIGN = f"align merge {ALIGNED}"
+REWARDS = f"rollout@tuned judge@samples {ALIGN}"
+TUNED = f"answer@tuned judge@tuned {REWARDS}"
+LEARN = f"train reward {TUNED}"
+ANSWERS = "answer@base answer@tuned answer@aligned accept evaluate judge@base judge@tuned judge@aligned prefer compare"
+JUDGES = "judge@aligned judge@base judge@controls judge@golden judge@samples judge@tuned card prefer compare"
+SPLIT = f"split audit judge@controls judge@golden card {LEARN} {ANSWERS}"
 FORMAT = f"format {SPLIT}"
 FILTER = f"filter reject {FORMAT}"
 CLEAN = f"clean {FILTER}"
@@ -44,10 +48,10 @@ BASE = f"base {FORMAT}"
 
 PARAMS = {
     "accept.candidates": "accept evaluate compare",
-    "align.method": f"align merge {TUNED}",
+    "align.method": ALIGN,
     "answer.decode.max_new_tokens": ANSWERS,
     "answer.presets": ANSWERS,
-    "audit.ngram": "audit",
+    "audit.ngram": f"audit reward {REWARDS}",
     "base.corpus": BASE,
     "base.steps": BASE,
     "card.items": "card",
@@ -62,23 +66,27 @@ PARAMS = {
     "judge.model": JUDGES,
     "judge.controls": JUDGES,
     "judge.temperature": JUDGES,
-    "merge.tolerance": f"merge {TUNED}",
+    "merge.tolerance": f"merge {ALIGNED}",
     "model.name": BASE,
     "prefer.pairs": "prefer compare",
     "prefer.tie": "prefer compare",
+    "processes": LEARN,
     "recipe": GENERATE,
     "reject.weak": f"reject {FORMAT}",
+    "reward.epochs": f"reward {REWARDS}",
+    "rewards.weights.stop": REWARDS,
+    "rollout.prompts": REWARDS,
     "rules.banned": FILTER,
     "rules.folder": FILTER,
     "seed": FILTER,
     "split.test": SPLIT,
     "teacher.model": GENERATE,
     "teacher.temperature": GENERATE,
-    "threads": f"train align merge {ANSWERS}",
-    "train.epochs": f"train align merge {TUNED}",
-    "train.lora.r": f"train align merge {TUNED}",
-    "train.lr": f"train align merge {TUNED}",
-    "train.seed": f"train align merge {TUNED}",
+    "threads": f"{LEARN} {ANSWERS}",
+    "train.epochs": f"train {TUNED}",
+    "train.lora.r": f"train {TUNED}",
+    "train.lr": f"train {TUNED}",
+    "train.seed": f"train {TUNED}",
     "types": GENERATE,
 }
 
@@ -103,14 +111,16 @@ FILES = {
     "stages/reject.py": f"reject {FORMAT}",
     "stages/format.py": FORMAT,
     "stages/split.py": SPLIT,
-    "stages/train.py": f"train align merge {TUNED}",
-    "stages/align.py": f"align merge {TUNED}",
-    "stages/merge.py": f"merge {TUNED}",
+    "stages/train.py": f"train {TUNED}",
+    "stages/reward.py": f"reward {REWARDS}",
+    "stages/rollout.py": REWARDS,
+    "stages/align.py": ALIGN,
+    "stages/merge.py": f"merge {ALIGNED}",
     "stages/answer.py": ANSWERS,
     "stages/accept.py": "accept evaluate compare",
     "stages/evaluate.py": "evaluate compare",
-    "stages/judge.py": "judge@base judge@controls judge@golden judge@tuned card compare",
-    "stages/audit.py": "audit",
+    "stages/judge.py": JUDGES.replace("prefer ", ""),
+    "stages/audit.py": f"audit reward {REWARDS}",
     "stages/card.py": "card",
     "stages/prefer.py": "prefer compare",
     "stages/compare.py": "compare",
@@ -119,25 +129,33 @@ FILES = {
 # What a module costs, and the modules under stages/lib that cost it.
 MODULES = {
     f"base {GENERATE}": "jsonl params privacy prompts",
-    GENERATE: "chunks essays markdown meta personal pii plain table text",
-    f"{GENERATE} answer@base judge@base": "calls ledger limit llm loop offline phrases provider replay reply",
-    FILTER: "checks density facts features impact layout mixture verse",
+    GENERATE: "calls chunks columns edits essays ledger limit llm loop markdown meta offline personal phrases pii "
+    "plain provider replay reply table text",
+    FILTER: "checks density facts features impact layout mixture promises verse",
     BASE: "corpus documents grammar model pretraining probes tiny",
     FORMAT: "budget chat rows template wordings",
     SPLIT: "leakage",
-    f"train align merge {TUNED}": "lora sampling training",
-    f"train align merge answer@base judge@base {TUNED}": "decode",
-    f"merge {TUNED}": "adapter",
+    LEARN: "launch lora training",
+    f"train {TUNED}": "sampling",
+    f"train reward {TUNED} {ANSWERS}": "decode",
+    f"reward {TUNED} {ANSWERS}": "weights",
+    f"{TUNED} {ANSWERS}": "parts",
+    f"reward {REWARDS}": "calibration comparison dpo head ranker",
+    f"reward card {REWARDS}": "agreement",
+    f"audit reward card {REWARDS}": "stats",
+    f"audit reward {REWARDS}": "flaws shortcut",
+    REWARDS: "rewards spread",
+    ALIGN: "groups grpo heldout",
+    f"merge {ALIGNED}": "adapter",
     ANSWERS: "presets search served",
     JUDGES: "checker grading rubric stubs",
     f"evaluate {JUDGES}": "controls",
     "accept evaluate compare": "constrain ladder",
-    "accept audit evaluate card compare": "stats",
     "card": "detection places planted",
-    "audit": "flaws shortcut",
-    "card compare": "agreement repeats",
+    "card compare": "repeats",
     "prefer compare": "pairs",
-    "compare": "contest difference length missing preference scoreboard",
+    "evaluate prefer compare": "systems",
+    "compare": "alignment contest difference length missing preference scoreboard",
     "evaluate compare": "authors bench kinds measures spans style variety",
 }
 FILES |= {f"stages/lib/{name}.py": cost for cost, names in MODULES.items() for name in names.split()}
@@ -268,21 +286,23 @@ def change(folder: Path, key: str) -> None:
 def follow(first: set[str]) -> set[str]:
     """These stages and all stages that read what they write, directly or not."""
     stages, found = pipeline(), set(first)
-    for name, stage in stages.items():  # dvc.yaml is in the order of the flow, as the next test proves
-        if any(stages[earlier].writes & set(stage.deps) for earlier in found):
-            found.add(name)
+    for _ in stages:  # as often as the longest way has stages
+        made = set().union(*(stages[name].writes for name in found))
+        found |= {name for name, stage in stages.items() if made & set(stage.deps)}
     return found
 
 
 def test_the_map_is_in_the_order_of_the_flow() -> None:
     made: set[str] = set()
     everything = set().union(*(stage.writes for stage in pipeline().values()))
-    checked = 0
+    checked, back = 0, set()
     for stage in pipeline().values():
         reads = set(stage.deps) & everything
-        assert reads <= made, stage.name
+        # One row of the map for both rollouts: the second comes after merge.
+        back |= {(stage.name, path) for path in reads - made}
         checked += len(reads)
         made |= stage.writes
+    assert back == {("rollout@aligned", "models/merged")}
     assert checked >= 25
 
 

@@ -23,7 +23,7 @@ from tests.conftest import ROOT, load_yaml
 
 SETTINGS = judge.Judge(
     model="offline-rules-1", temperature=0.0, top_p=1.0, max_tokens=1200, max_failed=0.05,
-    repeats={"share": 0.2, "times": 3}, controls=5, null_text="这是一篇非常优秀的文案。",
+    repeats={"share": 0.2, "times": 3}, controls=5, samples=2, null_text="这是一篇非常优秀的文案。",
 )  # fmt: skip
 TEST = goldens.records(0, 3)
 REAL = checker.respond
@@ -35,10 +35,11 @@ def folder(toy: Path) -> Path:
     """A checkout after `answer`: the base writes weak texts, the tuned model golden ones, one of them word for word."""
     (toy / "prompts").symlink_to(ROOT / "prompts")
     jsonl.write("data/test.jsonl", TEST)
-    weak = {r["id"]: goldens.written(r["facts"], r["type"], stage="reject/weak", text=goldens.text(r)) for r in TEST}
+    weak = {r["id"]: goldens.vague(r) for r in TEST}
     jsonl.write("data/answers/base.jsonl", goldens.answers(TEST, weak, 2.0))
     tuned = {r["id"]: goldens.text(again) for r, again in zip(TEST, goldens.records(0, 3, seed=1), strict=True)}
     jsonl.write("data/answers/tuned.jsonl", goldens.answers(TEST, tuned | {TEST[4]["id"]: ""}, 0.5))
+    jsonl.write("data/answers/aligned.jsonl", [])
     return toy
 
 
@@ -379,3 +380,24 @@ def test_replayed_verdicts_never_become_a_stage_of_dvc(folder: Path, monkeypatch
     monkeypatch.setenv("DVC_STAGE", "judge@golden")
     with pytest.raises(Refusal, match=r"ANNEAL_REPLAY is set: .*; unset it to run stages"):
         run("golden")
+
+
+def test_there_is_nothing_to_judge_where_nothing_was_aligned(folder: Path) -> None:
+    rows, numbers = run("aligned")
+    assert (rows, numbers["n"], numbers["score"]) == ([], 0, None)
+    jsonl.write("data/answers/aligned.jsonl", jsonl.read("data/answers/base.jsonl"))
+    assert run("aligned")[1]["score"] == run("base")[1]["score"]
+
+
+def test_samples_are_judged_of_a_few_prompts_all_of_them(folder: Path) -> None:
+    tuned = {row["id"]: row["text"] for row in jsonl.read("data/answers/tuned.jsonl")}
+    texts = [goldens.text(TEST[0]), goldens.text(TEST[1]), ""]
+    drawn = [{"id": r["id"], "sample": n, "text": texts[n] or tuned[r["id"]]} for r in TEST[:5] for n in range(3)]
+    jsonl.write("data/rollouts/tuned.jsonl", drawn)
+    rows, numbers = run("samples")
+    assert numbers["n"] == len(rows) == 6, "two prompts of three samples"
+    assert sorted({(row["id"], row["sample"]) for row in rows}) == sorted((row["id"], row["sample"]) for row in rows)
+    assert len({row["id"] for row in rows}) == 2
+    assert run("samples", SETTINGS.model_copy(update={"samples": 0}))[0] == []
+    jsonl.write("data/rollouts/tuned.jsonl", [])
+    assert run("samples")[0] == []

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from stages import merge
-from stages.lib import adapter, chat, jsonl, model
+from stages.lib import adapter, chat, jsonl, model, weights
 from stages.lib.params import Refusal
 from tests import micro
 
@@ -22,25 +22,6 @@ ROOT = Path(__file__).parent.parent
 
 def section(dtype: str = "float32", prompts: int = 4, tolerance: float = 1e-3) -> merge.Merge:
     return merge.Merge.model_validate({"dtype": dtype, "prompts": prompts, "tolerance": tolerance})
-
-
-def lora(weights: Any, folder: Path, seed: int = 5, **options: Any) -> Any:
-    """A LoRA adapter with random numbers in every part of it, saved; gives the PEFT model."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-
-    torch.manual_seed(seed)
-    config = {"r": 4, "lora_alpha": 12, "target_modules": "all-linear", "task_type": "CAUSAL_LM"} | options
-    found = get_peft_model(weights, LoraConfig(**config))
-    draw = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, weight in sorted(found.named_parameters()):
-            if "magnitude" in name:
-                weight.mul_(torch.rand(weight.shape, generator=draw) + 0.5)
-            elif weight.requires_grad:
-                weight.add_(torch.randn(weight.shape, generator=draw) * 0.1)
-    found.save_pretrained(folder)
-    return found.eval()
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +86,7 @@ def test_the_merge_agrees_with_peft(case: str, place: Path) -> None:
 
     kind, tied, shard, options = CASES[case]
     micro.base(Path("models/base"), kind, tied, shard)
-    beside = lora(model.load(dtype="float32"), Path("models/aligned"), **options)
+    beside = micro.lora(model.load(dtype="float32"), Path("models/aligned"), **options)
     with torch.inference_mode():
         wanted = beside(ids()).logits
     oracle = beside.merge_and_unload().state_dict()
@@ -132,8 +113,17 @@ def test_the_merge_agrees_with_peft(case: str, place: Path) -> None:
 @pytest.fixture
 def tuned(place: Path) -> Path:
     micro.base(Path("models/base"))
-    lora(model.load(dtype="float32"), Path("models/aligned"))
+    micro.lora(model.load(dtype="float32"), Path("models/aligned"))
     return place
+
+
+def test_only_what_learnt_preferences_is_marked_as_aligned(tuned: Path) -> None:
+    merge.main(section(), threads=1)
+    assert not weights.present("aligned")
+    Path("models/aligned/align.json").write_text('{"method": "dpo"}')
+    merge.main(section(), threads=1)
+    assert weights.present("aligned")
+    assert json.loads(Path("models/merged/align.json").read_text()) == {"method": "dpo"}
 
 
 def test_the_merged_folder_stops_by_itself_in_plain_transformers(tuned: Path) -> None:
@@ -170,7 +160,7 @@ def test_the_same_inputs_give_the_same_bytes_and_no_path(tuned: Path) -> None:
 
 def test_a_bfloat16_base_is_merged_in_full_precision_or_at_the_cost_that_is_named(place: Path) -> None:
     micro.base(Path("models/base"), dtype="bfloat16")
-    lora(model.load(dtype="float32"), Path("models/aligned"))
+    micro.lora(model.load(dtype="float32"), Path("models/aligned"))
     merge.main(section("float32"), threads=1)
     assert proof()["largest_difference"] < 1e-4
     assert str(model.load("models/merged", "float32").dtype) == "torch.float32"
@@ -203,11 +193,11 @@ def test_a_quantised_base_is_refused(tuned: Path) -> None:
 
 def test_an_adapter_of_another_model_is_refused_by_its_first_weight(tuned: Path) -> None:
     shutil.rmtree("models/aligned")
-    lora(micro.model("gpt2"), Path("models/aligned"), target_modules=["c_attn"], fan_in_fan_out=True)
+    micro.lora(micro.model("gpt2"), Path("models/aligned"), target_modules=["c_attn"], fan_in_fan_out=True)
     with pytest.raises(Refusal, match=r"transformer.h.0.attn.c_attn.weight \[16, 48\] is not in the base; the adapter"):
         merge.main(section(), threads=1)
     shutil.rmtree("models/aligned")
-    lora(model.load(dtype="float32"), Path("models/aligned"))
+    micro.lora(model.load(dtype="float32"), Path("models/aligned"))
     _resize(Path("models/aligned/adapter_model.safetensors"), "lora_B", 2)
     with pytest.raises(
         Refusal, match=r"weight \[\d+, \d+\] is \[\d+, \d+\] in the base; the adapter is not of this model"
@@ -247,7 +237,9 @@ def test_other_adapters_are_refused(tuned: Path) -> None:
 
 def test_parts_that_have_no_place_in_a_merge_are_refused(place: Path) -> None:
     micro.base(Path("models/base"), tied=False)
-    lora(model.load(dtype="float32"), Path("models/aligned"), target_modules=["q_proj"], trainable_token_indices=[1, 2])
+    micro.lora(
+        model.load(dtype="float32"), Path("models/aligned"), target_modules=["q_proj"], trainable_token_indices=[1, 2]
+    )
     with pytest.raises(Refusal, match=r"trainable_tokens_delta .* is not in the base"):
         merge.main(section(), threads=1)
 
@@ -256,7 +248,7 @@ def test_parts_that_have_no_place_in_a_merge_are_refused(place: Path) -> None:
 def test_one_side_of_tied_embeddings_is_refused(where: dict[str, Any], place: Path) -> None:
     micro.base(Path("models/base"), tied=True)
     options = {"target_modules": ["q_proj"]} | where
-    lora(model.load(dtype="float32"), Path("models/aligned"), **options)
+    micro.lora(model.load(dtype="float32"), Path("models/aligned"), **options)
     with pytest.raises(Refusal, match=r"changes one of model.embed_tokens.weight and lm_head.weight, which are tied"):
         merge.main(section(), threads=1)
 
@@ -266,7 +258,7 @@ def test_tied_sides_that_differ_are_refused(place: Path) -> None:
 
     kind, tied, shard, options = CASES["tied-both"]
     micro.base(Path("models/base"), kind, tied, shard)
-    lora(model.load(dtype="float32"), Path("models/aligned"), **options)
+    micro.lora(model.load(dtype="float32"), Path("models/aligned"), **options)
     path = Path("models/aligned/adapter_model.safetensors")
     weights = load_file(path)
     weights["base_model.model.lm_head.weight"] += 1
@@ -329,7 +321,7 @@ def test_a_base_file_without_the_model_prefix_is_matched(place: Path) -> None:
     micro.base(Path("models/base"), "gpt2")
     path = Path("models/base/model.safetensors")
     save_file({k.removeprefix("transformer."): v for k, v in load_file(path).items()}, path, {"format": "pt"})
-    lora(model.load(dtype="float32"), Path("models/aligned"), target_modules=["c_attn"], fan_in_fan_out=True)
+    micro.lora(model.load(dtype="float32"), Path("models/aligned"), target_modules=["c_attn"], fan_in_fan_out=True)
     merge.main(section(), threads=1)
     assert proof()["changed"] == 2
     assert proof()["largest_difference"] < 1e-4

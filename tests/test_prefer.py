@@ -27,7 +27,7 @@ from tests.conftest import ROOT
 
 JUDGE = grading.Judge(
     model="offline-rules-1", temperature=0.0, top_p=1.0, max_tokens=400, max_failed=0.05,
-    repeats={"share": 0.2, "times": 2}, controls=3, null_text="好。",
+    repeats={"share": 0.2, "times": 2}, controls=3, samples=0, null_text="好。",
 )  # fmt: skip
 PREFER = Prefer(pairs=["tuned:base"], share=1.0, tie=0.05)
 TEST = goldens.records(0, 3)
@@ -41,11 +41,12 @@ def laid(folder: Path, **texts: dict[str, str]) -> None:
     if not (folder / "prompts").exists():
         (folder / "prompts").symlink_to(ROOT / "prompts")
     jsonl.write(folder / "data/test.jsonl", TEST)
+    jsonl.write(folder / "data/answers/aligned.jsonl", [])
     for system, words in texts.items():
         jsonl.write(folder / f"data/answers/{system}.jsonl", goldens.answers(TEST, words, 1.0))
 
 
-WEAK = {r["id"]: goldens.written(r["facts"], r["type"], stage="reject/weak", text=goldens.text(r)) for r in TEST}
+WEAK = {r["id"]: goldens.vague(r) for r in TEST}
 TUNED = {r["id"]: goldens.text(again) for r, again in zip(TEST, goldens.records(0, 3, seed=1), strict=True)}
 
 
@@ -384,7 +385,7 @@ def test_after_kill_9_what_was_answered_is_not_asked_again(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"pairs": ["tuned:best"]}, "'tuned:best' is not two of golden, tuned, base"),
+        ({"pairs": ["tuned:best"]}, "'tuned:best' is not two of golden, aligned, tuned, base"),
         ({"pairs": ["tuned"]}, "'tuned' is not two of"),
         ({"pairs": ["base:base"]}, "'base:base' is not two of"),
         ({"pairs": ["base:tuned", "tuned:base"]}, "the same two systems twice"),
@@ -411,3 +412,15 @@ def test_answers_and_types_must_be_those_of_the_records(folder: Path) -> None:
     (folder / "prompts/brand/judge/paid_ad.md").unlink()
     with pytest.raises(Refusal, match="no rubric names the type paid_ad_bab"):
         run()
+
+
+def test_pairs_of_the_aligned_model_are_asked_about_where_there_is_one(folder: Path) -> None:
+    section = PREFER.model_copy(update={"pairs": ["tuned:base", "aligned:tuned"]})
+    rows, numbers = run(section=section)
+    assert len(rows) == PLAN
+    assert set(numbers["pairs"]) == {"tuned:base"}
+    laid(folder, base=WEAK, tuned=WEAK, aligned=TUNED)
+    rows, numbers = run(section=section)
+    assert set(numbers["pairs"]) == {"tuned:base", "aligned:tuned"}
+    assert numbers["pairs"]["aligned:tuned"]["win"]["mean"] == 1
+    assert set(numbers["matrix"]) == {"aligned", "tuned", "base"}

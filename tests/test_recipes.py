@@ -136,10 +136,12 @@ def test_a_judge_prompt_reruns_judges_only_and_asks_no_teacher(clone: Path) -> N
     before, text = requests_sent(clone), prompt.read_text()
     prompt.write_text(text + "\n")
     stages = set(ran(shell(clone, "dvc", "repro")))
-    judges = {"judge@golden", "judge@base", "judge@tuned", "judge@controls", "card", "prefer"}
+    judges = {"judge@golden", "judge@base", "judge@tuned", "judge@aligned", "judge@samples", "judge@controls"}
+    judges |= {"card", "prefer"}
     assert judges <= stages <= judges | {"compare"}
     judged = sum(
-        len((clone / f"data/judgements/{s}.jsonl").read_text().splitlines()) for s in ("golden", "base", "tuned")
+        len((clone / f"data/judgements/{s}.jsonl").read_text().splitlines())
+        for s in ("golden", "base", "tuned", "samples")
     )
     assert requests_sent(clone) - before <= judged
     prompt.write_text(text)
@@ -149,6 +151,8 @@ def test_a_judge_prompt_reruns_judges_only_and_asks_no_teacher(clone: Path) -> N
 def test_a_learning_rate_reruns_what_it_affects(clone: Path) -> None:
     printed = shell(clone, "dvc", "exp", "run", "-S", "train.lr=2e-4", "-S", "train.epochs=1")
     expected = {"train", "align", "merge", "answer@tuned", "accept", "evaluate", "judge@tuned", "prefer", "compare"}
+    # Nothing is aligned: that it is not is looked at again, and asks no model.
+    expected |= {"rollout@tuned", "judge@samples", "rollout@aligned", "answer@aligned"}
     assert set(ran(printed)) == expected
     changed = shell(clone, "git", "diff", "--unified=0", "params.yaml")
     assert len(re.findall(r"^\+[^+]", changed, re.M)) == 2

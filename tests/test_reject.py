@@ -17,7 +17,7 @@ from stages.lib.params import Refusal
 from stages.reject import Reject
 from tests.conftest import ROOT
 
-SHARES = Reject(weak=0.5, exaggerated=0.3, fake=0.2)
+SHARES = Reject(source="teacher", weak=0.5, exaggerated=0.3, fake=0.2)
 CHAT = llm.Chat(model="offline-1", temperature=1.0, top_p=1.0, max_tokens=50, max_failed=0.0)
 KNOWN = {
     "ingredients": ["烟酰胺", "神经酰胺", "神经酰胺NP", "泛醇", "角鲨烷", "依克多因", "红没药醇"],
@@ -25,7 +25,7 @@ KNOWN = {
 }
 RULES = facts.Rules(
     folder=".", name="name", facts=facts.Named(slot="ingredients", at_least=1),
-    foreign=["ingredients", "numbers"], also=["effects"], banned=[], encouraged=[], forbid=[], types={},
+    foreign=["ingredients", "numbers"], also=["effects"], banned=[], encouraged=[], exaggerated=[], forbid=[], types={},
 )  # fmt: skip
 SHEET = {"name": "泛醇修护霜", "ingredients": [{"name": "泛醇"}, {"name": "神经酰胺NP"}], "effects": ["保湿", "舒缓"]}
 TEXT = "泛醇修护霜：泛醇帮助保湿，神经酰胺NP帮助舒缓。"
@@ -56,7 +56,7 @@ def test_quotas_are_whole_add_up_and_are_next_to_the_share(n: int, parts: list[i
 
 
 def test_quotas_of_round_numbers_are_exact() -> None:
-    shares = SHARES.model_dump()
+    shares = SHARES.shares
     assert reject.quotas(1260, shares) == {"weak": 630, "exaggerated": 378, "fake": 252}
     assert reject.quotas(10, shares) == {"weak": 5, "exaggerated": 3, "fake": 2}
     assert reject.quotas(0, shares) == {"weak": 0, "exaggerated": 0, "fake": 0}
@@ -69,7 +69,7 @@ def test_shares_are_exact_over_all_and_near_in_every_type() -> None:
     checked = 0
     for kind, n in (("ad", 140), ("note", 61), ("long", 9)):
         mine = Counter(kinds[r["id"]] for r in records if r["type"] == kind)
-        for name, share in SHARES.model_dump().items():
+        for name, share in SHARES.shares.items():
             checked += 1
             assert abs(mine[name] - share * n) <= 1.5, (kind, mine)
     assert checked == 9
@@ -91,7 +91,12 @@ def test_one_record_more_moves_few_and_the_order_of_the_file_none() -> None:
 
 def test_shares_that_are_no_whole_are_refused() -> None:
     with pytest.raises(ValueError, match="weak, exaggerated and fake must add up to 1"):
-        Reject(weak=0.5, exaggerated=0.3, fake=0.3)
+        Reject(source="teacher", weak=0.5, exaggerated=0.3, fake=0.3)
+
+
+def test_given_texts_leave_no_share_to_the_teacher() -> None:
+    with pytest.raises(ValueError, match="source given takes the texts of the source: weak, exaggerated and fake must"):
+        Reject(source="given", weak=1.0, exaggerated=0.0, fake=0.0)
 
 
 # What becomes false.
@@ -174,14 +179,14 @@ def test_shares_stay_exact_over_what_is_left_and_few_are_asked_again() -> None:
     lost = [name for name, kind in kinds.items() if kind == "fake"][:7]
     rows, asked = fill(records, {(name, "fake") for name in lost})
     assert {r["id"] for r in rows} == {r["id"] for r in records} - set(lost)
-    assert Counter(r["kind"] for r in rows) == reject.quotas(193, SHARES.model_dump())
+    assert Counter(r["kind"] for r in rows) == reject.quotas(193, SHARES.shares)
     assert 200 < len(asked) <= 200 + 15
     assert len(set(asked)) == len(asked)
 
 
 def test_all_lost_is_an_end_too() -> None:
     records = many(ad=5)
-    everything = {(r["id"], kind) for r in records for kind in SHARES.model_dump()}
+    everything = {(r["id"], kind) for r in records for kind in SHARES.shares}
     assert fill(records, everything)[0] == []
 
 
@@ -248,7 +253,7 @@ def test_the_stage_writes_one_row_for_each_record(recipe: list[dict[str, Any]]) 
 def test_two_samples_of_one_item_get_two_answers(recipe: list[dict[str, Any]]) -> None:
     twins = [{**record(1), "id": f"p1/ad/{n}"} for n in range(4)]
     jsonl.write("data/filtered.jsonl", twins)
-    rows = run(shares=Reject(weak=1.0, exaggerated=0.0, fake=0.0))
+    rows = run(shares=Reject(source="teacher", weak=1.0, exaggerated=0.0, fake=0.0))
     assert len({row["text"] for row in rows}) == 4
     assert len(recipe) == 4
 
@@ -268,7 +273,7 @@ def test_a_fake_that_tells_no_false_fact_fails_and_the_shares_hold(
     lost = 40 - len(rows)
     assert lost >= 1
     assert metric()["failed"] == {"check": lost}
-    assert metric()["kinds"] == reject.quotas(len(rows), SHARES.model_dump())
+    assert metric()["kinds"] == reject.quotas(len(rows), SHARES.shares)
     with pytest.raises(Refusal, match=rf"{lost} of 40 rows failed \({lost} check\), more than teacher\.max_failed 0;"):
         run()
     assert recipe, "and a rerun asked for what was lost"
@@ -279,7 +284,35 @@ def test_kinds_without_a_share_need_no_prompt(recipe: list[dict[str, Any]]) -> N
     with pytest.raises(Refusal, match=r"prompts/r/reject/fake\.md: no such prompt file"):
         run()
     assert recipe == []
-    assert {r["kind"] for r in run(shares=Reject(weak=0.5, exaggerated=0.5, fake=0.0))} == {"weak", "exaggerated"}
+    assert {r["kind"] for r in run(shares=Reject(source="teacher", weak=0.5, exaggerated=0.5, fake=0.0))} == {
+        "weak",
+        "exaggerated",
+    }
+
+
+GIVEN = Reject(source="given", weak=0.0, exaggerated=0.0, fake=0.0)
+
+
+def test_given_texts_are_taken_as_they_are_and_nobody_is_asked(recipe: list[dict[str, Any]]) -> None:
+    shutil.rmtree("prompts/r/reject")
+    records = [{**one, "rejected": f" 差{one['id']}\n"} for one in many(ad=3, note=2)]
+    jsonl.write("data/filtered.jsonl", records)
+    rows = run(shares=GIVEN)
+    assert recipe == []
+    assert rows == [
+        {"id": r["id"], "item": r["item"], "type": r["type"], "kind": "given", "changes": [], "text": f"差{r['id']}"}
+        for r in records
+    ]
+    assert (metric()["kinds"], metric()["shares"], metric()["n"]) == ({"given": 5}, {"given": 1.0}, 5)
+
+
+@pytest.mark.parametrize("text", [{}, {"rejected": ""}, {"rejected": " \n"}, {"rejected": None}])
+def test_a_record_without_a_given_text_is_refused(recipe: list[dict[str, Any]], text: dict[str, Any]) -> None:
+    jsonl.write("data/filtered.jsonl", [{**record(1), "rejected": "差"}, {**record(2), **text}])
+    told = r"\Adata/filtered\.jsonl: p2/ad/0: no rejected text; name its column in generate\.fields\.rejected, or set"
+    with pytest.raises(Refusal, match=told):
+        run(shares=GIVEN)
+    assert not Path("data/rejected.jsonl").exists()
 
 
 def test_the_shipped_recipe_tells_the_false_facts_it_is_asked_for(toy: Path) -> None:

@@ -39,9 +39,10 @@ def git(*words: str) -> str:
 def answer(tuned: dict[str, str]) -> None:
     """Answers of both systems, and their judgements by the judge of the shipped rubrics."""
     jsonl.write("data/test.jsonl", TEST)
-    weak = {r["id"]: goldens.written(r["facts"], r["type"], stage="reject/weak", text=goldens.text(r)) for r in TEST}
+    weak = {r["id"]: goldens.vague(r) for r in TEST}
     jsonl.write("data/answers/base.jsonl", goldens.answers(TEST, weak, 2.0))
     jsonl.write("data/answers/tuned.jsonl", goldens.answers(TEST, tuned, 0.5))
+    jsonl.write("data/answers/aligned.jsonl", [])
     once = SETTINGS.model_copy(update={"repeats": SETTINGS.repeats.model_copy(update={"times": 1})})
     for system in SYSTEMS:
         judge.main(system, judge=once, recipe="brand", rules=goldens.RULES, seed=42, types=goldens.TYPES)

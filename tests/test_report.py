@@ -28,7 +28,7 @@ def rows(path: str, values: list[dict[str, Any]]) -> None:
     write(path, "".join(json.dumps(value) + "\n" for value in values))
 
 
-def texts(n: int, words: str) -> None:
+def texts(n: int, words: str, systems: tuple[str, ...] = ("golden", "tuned", "base")) -> None:
     """The data files behind the side-by-side browser."""
     ids = [f"a{i}/ad/0" for i in range(n)]
     prompt = [{"role": "user", "content": f"Write an ad. {words}"}]
@@ -36,11 +36,11 @@ def texts(n: int, words: str) -> None:
     checks = [
         {"id": i, "system": s, "type": "ad", "text": words, "strict": s != "base", "all_facts": True, "stopped": True,
          "checks": {"type": s != "base", "strict": s != "base"}, "found": [f"ingredients:{words}"]}
-        for s in evidence.SYSTEMS for i in ids
+        for s in systems for i in ids
     ]  # fmt: skip
     rows("data/checks.jsonl", checks)
     dims = {"facts": {"score": 3, "quote": words, "reason": words}}
-    for system in evidence.SYSTEMS:
+    for system in systems:
         judged = [{"id": i, "type": "ad", "outcome": "ok", "score": 3.0, "dims": dims} for i in ids]
         rows(f"data/judgements/{system}.jsonl", judged)
 
@@ -63,6 +63,17 @@ def project(toy: Path) -> Path:
     write("dvc.lock", "schema: '2.0'\n")
     texts(2, "Buy & enjoy.")
     return toy
+
+
+@pytest.fixture
+def aligned(project: Path) -> Path:
+    """The same after preference learning."""
+    for name, value in metrics(aligned=True).items():
+        write(f"reports/metrics/{name}.json", value)
+    write("reports/plots/align.tsv", "step\tloss\taccuracy\tvalidation_accuracy\n10\t0.7\t0.5\t\n20\t0.5\t0.75\t0.8\n")
+    write("reports/plots/reward.tsv", "step\tloss\tmargin\n10\t0.7\t0.1\n20\t0.5\t1.5\n")
+    texts(2, "Buy & enjoy.", ("golden", "aligned", "tuned", "base"))
+    return project
 
 
 def commit(folder: Path) -> None:
@@ -107,7 +118,7 @@ def test_a_run_without_git_is_a_page_in_order(project: Path, monkeypatch: pytest
     assert "no git repository here" in summary
     heads = [attributes["id"] for tag, attributes in said.elements if tag == "section"]
     # Nobody has voted: tests/test_blind.py has the section of people; tests/lib/test_masks.py has a tokenizer.
-    absent = ("People", "Mask preview")
+    absent = ("People", "Mask preview", "Preference learning")
     assert heads == [name.lower().replace(" ", "-") for name in report.SECTIONS if name not in absent]
     sentence = "tuned is better than base by 2.50 [2.20, 2.80] (model score, 1 to 5; n = 4 in 2 items, 95% interval)"
     assert sentence in said.text
@@ -139,7 +150,7 @@ def test_what_a_recipe_has_no_figures_of_is_left_out(project: Path, monkeypatch:
     said = Page(page)
     heads = {attributes["id"] for tag, attributes in said.elements if tag == "section"}
     assert heads == {name.lower().replace(" ", "-") for name in report.SECTIONS} - {
-        "contract", "decoding", "kinds-of-text", "mask-preview", "people",
+        "contract", "decoding", "kinds-of-text", "mask-preview", "people", "preference-learning",
     }  # fmt: skip
     for words in ("prompts that pass", "Personal data", "outbound", "documents were cut"):
         assert words not in said.text, words
@@ -271,6 +282,43 @@ def test_texts_that_regressed_are_linked_to_the_browser(project: Path, monkeypat
     assert run(monkeypatch, "main", "--max-regression", "1")[0] == 0
 
 
+def test_an_aligned_model_is_beside_the_others_everywhere(aligned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit(aligned)
+    code, page, summary = run(monkeypatch, "main")
+    assert code == 0
+    said = Page(page)
+    heads = [attributes["id"] for tag, attributes in said.elements if tag == "section"]
+    assert heads[heads.index("side-by-side") + 1] == "preference-learning"
+    assert re.findall(r'<p class="verdict">(aligned is [^<:]*?) by', page) == ["aligned is better than tuned"]
+    for words in (
+        "type n golden aligned tuned base tuned − base p aligned − tuned aligned − aligned at BASE",
+        "best: golden / aligned / tuned / base / tie", "2 / 1 / 1 / 0 / 1", "aligned fails strict",
+        "aligned scores below tuned", "chosen above rejected", "aligned as Li", "all of align.json",
+    ):  # fmt: skip
+        assert words in re.sub(r"\s+", " ", said.text), words
+    drawn = {attributes["class"] for tag, attributes in said.elements if tag in ("rect", "polyline")}
+    assert {"aligned", "line accuracy", "line margin", "line ideal"} <= drawn
+    shown = json.loads(re.findall(r'id="rows">(.*?)</script>', page)[0])
+    assert shown[0]["systems"].keys() == {"golden", "aligned", "tuned", "base"}
+    assert "aligned is better than tuned by 0.50" in summary
+    assert run(monkeypatch, "main") == (code, page, summary), "same inputs, same bytes"
+
+
+def test_without_an_aligned_model_no_word_of_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, page, summary = run(monkeypatch)
+    assert "aligned" not in Page(page).text + summary
+
+
+def test_the_terminal_has_the_aligned_model_too(
+    aligned: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "main", "--min-score", "4.5")[0] == 3
+    said = capsys.readouterr()
+    assert "aligned is better than tuned by 0.50 [0.25, 0.75]" in said.out
+    assert re.search(r"│ aligned +│ 4 │", said.out)
+    assert "gate closed: aligned scores 4.50 [4.40, 4.60], 3.50 with its failed judgements at worst" in said.err
+
+
 def test_a_checkout_in_a_folder_of_a_repository(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inner = project / "inner"
     inner.mkdir()
@@ -318,10 +366,19 @@ def test_times_are_told_in_the_terminal(
     assert "file://" in said
 
 
-def test_markup_in_texts_is_shown_and_never_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    commit(project)
+def test_markup_in_texts_is_shown_and_never_run(aligned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit(aligned)
     write("params.yaml", {**PARAMS, "recipe": NASTY, "types": {"ad": NASTY}, "model": {"name": NASTY}, NASTY: NASTY})
-    found = metrics()
+    found = metrics(aligned=True)
+    found["pairs"]["strategies"] = {NASTY: found["pairs"]["strategies"]["weak"]}
+    found["pairs"]["strategies"][NASTY]["ngrams"]["top"][0]["ngram"] = NASTY
+    found["pairs"]["flags"] = [{"name": NASTY, "strategy": NASTY, "line": NASTY}]
+    found["reward"] |= {"accuracy": {NASTY: {"n": 1}}, "warnings": [NASTY], "refusals": [NASTY]}
+    found["rollout/tuned"] |= {"functions": {NASTY: {"n": 1}}, "refusals": [NASTY]}
+    found["align"] |= {"method": NASTY, "warnings": [NASTY], "first": {NASTY: 1.0}}
+    found["align"]["after"]["sum"] = {NASTY: {"n": 1}}
+    found["compare"]["alignment"]["rollouts"]["functions"] = {NASTY: {"systems": {}, "difference": {"reason": NASTY}}}
+    write("reports/plots/align.tsv", f"step\t{NASTY}\tloss\n10\t1\t0.5\n")
     found["compare"]["by_type"][NASTY] = found["compare"]["by_type"].pop("note")
     found["compare"]["score_kind"] = NASTY
     found["filter"]["dropped"] = {NASTY: 3}
@@ -344,7 +401,7 @@ def test_markup_in_texts_is_shown_and_never_run(project: Path, monkeypatch: pyte
     write("reports/plots/samples.tsv", f"step\tn\t{NASTY}\n10\t4\t0.5\n")
     for name, value in found.items():
         write(f"reports/metrics/{name}.json", value)
-    texts(2, NASTY)
+    texts(2, NASTY, ("golden", "aligned", "tuned", "base"))
     code, page, summary = run(monkeypatch, "main")
     assert code == 0
     said = Page(page)
@@ -420,15 +477,15 @@ def test_the_gate_has_an_exit_code_and_one_line(
     assert bool(page) == (code != 1), "a closed gate still leaves the page that says why"
 
 
-@pytest.mark.parametrize("name", sorted(metrics()))
-def test_any_part_may_be_missing_or_of_an_older_form(project: Path, name: str) -> None:
+@pytest.mark.parametrize("name", sorted(metrics(aligned=True)))
+def test_any_part_may_be_missing_or_of_an_older_form(aligned: Path, name: str) -> None:
     """Half a pipeline is a report, and so is one whose metrics lack the keys that came later."""
     old = revision.at("main")
     Path(f"reports/metrics/{name}.json").unlink()
     assert "</html>" in report.page(revision.here(), old)
     write(f"reports/metrics/{name}.json", {})
     assert "</html>" in report.page(revision.here(), old)
-    whole = metrics()[name]
+    whole = metrics(aligned=True)[name]
     for key in whole:
         write(f"reports/metrics/{name}.json", {k: v for k, v in whole.items() if k != key})
         assert "</html>" in report.page(revision.here(), old), key
@@ -455,22 +512,19 @@ def test_a_broken_metrics_file_is_named(
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-def test_the_browser_shows_texts_of_models_as_text(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_browser_shows_texts_of_models_as_text(aligned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real page in a real browser: the script runs under its own policy, and nothing in the texts does."""
-    texts(2, NASTY)
+    texts(2, NASTY, ("golden", "aligned", "tuned", "base"))
     assert run(monkeypatch)[0] == 0
     words = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    words += ["--disable-quic", "--no-first-run", f"--user-data-dir={project / 'profile'}", "--dump-dom"]
+    words += ["--disable-quic", "--no-first-run", f"--user-data-dir={aligned / 'profile'}", "--dump-dom"]
     done = subprocess.run(
         [*words, f"{report.PAGE.resolve().as_uri()}#a1/ad/0"], capture_output=True, text=True, timeout=60
     )
     said = Page(done.stdout)
     assert "2 of 2" in said.text, "opened at the record that the address names"
     assert NASTY in said.text
-    assert [a.get("class") for tag, a in said.elements if tag == "article"] == [
-        "card golden",
-        "card tuned",
-        "card base",
-    ]
+    cards = [a.get("class") for tag, a in said.elements if tag == "article"]
+    assert cards == ["card golden", "card aligned", "card tuned", "card base"]
     assert "owned" not in re.findall(r"<title>(.*?)</title>", done.stdout)[0]
     assert not [tag for tag, _ in said.elements if tag == "img"]

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from stages import report
-from stages.lib import html
+from stages.lib import flaws, html, outcome, spread, verdict
+from stages.lib.revision import Snapshot
 
 from . import browsing
 from .browsing import Watched
@@ -36,6 +37,7 @@ RECORDS = [
     ("p2/note%/0", "note", "the last", "the last", "the last"),
 ]
 SYSTEMS = ("golden", "tuned", "base")
+FOUR = ("golden", "aligned", "tuned", "base")
 PARAMS = {"recipe": "toy", "seed": 1, "types": {"ad": "scores", "note": "Filter"}}
 CHINESE: dict[str, str] = json.loads((Path(html.__file__).parent / "report.zh.json").read_text("utf-8"))
 
@@ -46,7 +48,12 @@ def write(path: str, value: Any) -> None:
     Path(path).write_text("".join(lines), "utf-8")
 
 
-def plant() -> None:
+def told(row: tuple[str, ...], system: str) -> str:
+    """The text of a system; the aligned model has learnt what not to say."""
+    return row[3].removesuffix(", the best ever") if system == "aligned" else row[2 + SYSTEMS.index(system)]
+
+
+def plant(systems: tuple[str, ...] = SYSTEMS) -> None:
     """The data files behind the page: texts, their checks, their scores."""
     asked = [(row[0], row[1], f"Write it (adj.), {row[0].upper()}. {NASTY}") for row in RECORDS]
     write("data/test.jsonl", [
@@ -54,15 +61,15 @@ def plant() -> None:
         for i, kind, words in asked
     ])  # fmt: skip
     write("data/checks.jsonl", [
-        {"id": row[0], "item": row[0][:2], "system": system, "type": row[1], "text": row[2 + place],
+        {"id": row[0], "item": row[0][:2], "system": system, "type": row[1], "text": told(row, system),
          "strict": system != "base", "all_facts": True, "stopped": True,
-         "checks": {"banned": "best" not in row[2 + place], "strict": system != "base"},
+         "checks": {"banned": "best" not in told(row, system), "strict": system != "base"},
          "found": ["banned:best", "foreign:ingredients:防晒霜", "length:4", f"type:missing {NASTY}"]
-         if "best" in row[2 + place] else []}
-        for row in RECORDS for place, system in enumerate(SYSTEMS)
+         if "best" in told(row, system) else []}
+        for row in RECORDS for system in systems
     ])  # fmt: skip
     dims = {"facts": {"score": 3, "quote": "温和", "reason": NASTY}, "voice": {"score": 5, "quote": "", "reason": ""}}
-    for score, system in enumerate(SYSTEMS):
+    for score, system in enumerate(systems):
         write(f"data/judgements/{system}.jsonl", [
             {"id": row[0], "item": row[0][:2], "type": row[1], "outcome": "ok" if row[0] != "p2/ad/0" else "timeout",
              "score": 4.5 - score if row[0] != "p2/ad/0" else None, "dims": dims} for row in RECORDS
@@ -92,6 +99,25 @@ def recorded(toy: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     for name in ("params.yaml", "dvc.lock"):
         shutil.copy(ROOT / name, name)
     plant()
+    return build(monkeypatch)
+
+
+@pytest.fixture
+def aligned(toy: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The page of a run that has learnt preferences, with what only some runs show."""
+    write("params.yaml", finished.PARAMS)
+    found = finished.metrics(aligned=True)
+    found["align"]["warnings"] = [
+        "chosen texts have become less likely: -1.2500 to -1.5000 nats a token on held-out pairs, a fall of 0.2500; "
+        "raise align.dpo.sft or align.dpo.beta, or lower align.dpo.lr"
+    ]
+    for name, value in found.items():
+        write(f"reports/metrics/{name}.json", value)
+    Path("reports/plots").mkdir()
+    columns = ("loss", "accuracy", "validation_accuracy", "margin", "logp_chosen", "logp_rejected")
+    lines = ["\t".join(("step", *columns)), *(f"{step}\t" + "\t".join(["0.5"] * len(columns)) for step in (10, 20))]
+    Path("reports/plots/align.tsv").write_text("\n".join(lines) + "\n")
+    plant(FOUR)
     return build(monkeypatch)
 
 
@@ -317,9 +343,85 @@ def test_so_has_what_only_some_runs_show(
     assert missing == []
 
 
+def test_so_has_preference_learning(aligned: str, watch: Callable[..., Watched]) -> None:
+    page = watch(locale="zh-CN").open(aligned)
+    there, missing = untranslated(page)
+    assert there > 200
+    assert missing == []
+    assert shown(page, ".verdict")[2].startswith("对齐优于微调，高 0.50")
+    assert page.inner_text("#scores thead tr >> nth=0").split("\t")[-4:] == [
+        "p", "对齐 − 微调", "对齐 − BASE 的对齐", "最佳：金标 / 对齐 / 微调 / 基座 / 平",
+    ]  # fmt: skip
+    assert "偏好学习：优选文本变得更不可能" in page.inner_text(".alerts")
+    assert page.inner_text("#which option:nth-child(5)") == "对齐得分低于微调"
+
+
+def audited() -> list[str]:
+    """Every flag of an audit of pairs, and every reason not to train on samples."""
+    none = {"auc": None, "equal": {"auc": None}, "folds": 5, "top": []}
+    solved = {"auc": 0.99, "equal": {"auc": 0.9}, "folds": 5, "top": [{"ngram": "!", "side": "rejected"}]}
+    leak = {"n": 3, "any": 2, **dict.fromkeys(flaws.SEEN, 1)}
+    column = {
+        "n": 9, "items": 3, "identical": 1, "duplicates": {"pairs": 2, "prompted": 1}, "leaks": {"test": leak},
+        "parts": {"train": 9, "validation": 0, "test": 3}, "ngrams": solved,
+    }  # fmt: skip
+    ways = {"longer": (9, 0, 1.0), "shorter": (0, 9, 0.0)}
+    kinds = {
+        name: {**column, "length": {"longer": more, "shorter": less, "auc": auc}}
+        for name, (more, less, auc) in ways.items()
+    }
+    numbers = {"n": 9, "strategies": kinds, "all": {**kinds["longer"], "ngrams": none}}
+    found = [flag["line"] for flag in flaws.flags(numbers, 0.95)]
+    assert len({flag["name"] for flag in flaws.flags(numbers, 0.95)}) == 7
+    limits = spread.Limits(max_zero_spread=0.1, max_length_rho=0.1)
+    for zero, rho in ((2, None), (1, 0.5), (1, -0.5)):
+        figures = {"n": 2, "samples": 4, "functions": {"banned": {"mean": 1.0}}, "length": {"rho": rho, "n": 2}}
+        figures["zero_spread"] = {"n": zero, "share": zero / 2, "full": 1, "same": 0}
+        found += [f"not to be trained on: {line}" for line in spread.refusals(figures, limits)]
+    assert len(found) == 20
+    return found
+
+
+def concluded() -> list[str]:
+    """The headlines and the comparison of runs with an aligned model, whatever their interval."""
+    gap = finished.gap
+    gaps = [
+        gap(-0.5, -0.9, -0.1), gap(0.1, -0.2, 0.4), gap(0.7, None, None), {**gap(0, None, None), "mean": None},
+        gap(0.5, 0.3, 0.7) | {"bounds": [-0.1, 0.9]}, gap(0.4, 0.1, 0.7) | {"p": 0.25},
+        gap(0.01, -0.02, 0.04) | {"p_equivalent": 0.01, "margin": 0.1},
+    ]  # fmt: skip
+    runs = [finished.sound(aligned=True, compare__aligned_difference=found) for found in gaps]
+    found = [line for now in runs for line in verdict.lines(now)[2:]]
+    found += verdict.lines(finished.sound(aligned=True, card=None))[1:]
+    lost = {"n": 40, "mean": 0.0}
+    blind = finished.card(defects={"null": {"lower": lost, "higher": lost}})
+    found += verdict.lines(finished.sound(aligned=True, card=blind))[1:]
+    for low, high in ((None, None), (0.1, 0.4), (0.4, 0.6)):
+        win = {"n": 4, "clusters": 2, "mean": 0.5, "low": low, "high": high}
+        pairs = {"aligned:tuned": finished.pair(win=win)}
+        found.append(verdict.lines(finished.sound(aligned=True, compare__preferences__pairs=pairs))[-1])
+    found.append(verdict._sized(verdict.numbers(gaps[0] | {"p": 0.001}), "aligned", "tuned", "rule score", 2.0))
+    old = Snapshot("main", "", finished.metrics(), finished.PARAMS)
+    return [*found, outcome.sentence(runs[0], old, outcome.changes(runs[0], old))]
+
+
+def test_lines_that_other_runs_show_have_their_chinese(file: str, toy: Path, watch: Callable[..., Watched]) -> None:
+    page = watch(locale="zh-CN").open(file)
+    lines = [*audited(), *concluded(), "Training by grpo"]
+    assert len(lines) > 30
+    for line in lines:
+        said = page.evaluate("words => say(words)", line)
+        assert re.search(r"[\u4e00-\u9fff]", said), line
+        # "chosen" and "rejected" beside an n-gram are what pairs.json calls the sides.
+        assert not re.search(r"\b(aligned|tuned|score|passes|pairs|than|prompts|samples|training)\b", said), (
+            line,
+            said,
+        )
+
+
 def test_the_dictionary_is_whole_and_small() -> None:
     raw = (Path(html.__file__).parent / "report.zh.json").read_text("utf-8")
-    assert len(raw.encode()) < 36_000
+    assert len(raw.encode()) < 48_000
     pairs = json.loads(raw, object_pairs_hook=list)
     assert len(pairs) == len({key for key, _ in pairs}) > 150, "no entry twice"
     for key, value in pairs:
@@ -399,6 +501,27 @@ def test_the_difference_of_any_two_texts_leaves_what_they_share(file: str, watch
     assert (gone, fresh) == ([[start, start + len(page_of[300])]], [[start, start + len("another line\n")]])
 
 
+def test_the_aligned_text_is_beside_the_others(aligned: str, watch: Callable[..., Watched]) -> None:
+    page = watch().open(aligned)
+    assert shown(page, ".card h3") == list(FOUR)
+    assert text(page, "aligned") == TUNED.removesuffix(", the best ever")
+    press(page, "d")
+    assert shown(page, ".card.golden del") == ["透亮", "😀"]
+    assert "".join(shown(page, ".card.aligned ins")) == "保湿😎"
+    assert shown(page, ".card.tuned :is(ins, del)") == []
+    press(page, "d")
+    assert "".join(shown(page, ".card.tuned del")) == ", the best ever", "what preference learning took out"
+    assert shown(page, ":is(.card.golden, .card.aligned) :is(ins, del)") == []
+    assert page.get_attribute("#compare", "title") == "tuned : aligned"
+    press(page, "d")
+    assert shown(page, "#record ins, #record del") == []
+    assert page.get_attribute("#compare", "aria-pressed") == "false"
+    page.select_option("#which", "facts")
+    assert count(page) == "none of this kind", "aligned has no banned word; tuned has one"
+    page.select_option("#which", "below")
+    assert count(page) == "none of this kind", "aligned scores above tuned, which scores above base"
+
+
 def test_hits_of_rules_are_marked_in_the_text(file: str, watch: Callable[..., Watched]) -> None:
     page = watch().open(file)
     looks = "all => all.map((e) => [e.textContent, e.title])"
@@ -449,6 +572,21 @@ def test_it_fits_the_screen(recorded: str, watch: Callable[..., Watched], width:
     assert len({card["y"] for card in cards}) == (1 if width == 1280 else 3), "side by side, or one below the other"
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (max(map(int, re.findall(r"\d+", paper))) < 60) == (scheme == "dark")
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (900, "light"), (390, "dark")])
+def test_preference_learning_fits_too(aligned: str, watch: Callable[..., Watched], width: int, scheme: Any) -> None:
+    page = watch(viewport={"width": width, "height": 800}, color_scheme=scheme).open(aligned)
+    page.evaluate("document.querySelectorAll('details').forEach((e) => { e.open = true })")
+    for _ in range(2):
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.click("#tongue")
+    cards = [page.locator(".card").nth(i).bounding_box() or {} for i in range(4)]
+    assert len({card["y"] for card in cards}) == {1280: 1, 900: 2, 390: 4}[width]
+    seen = (
+        "[...document.querySelectorAll('i.key.aligned, i.key.tuned')].map((e) => getComputedStyle(e).backgroundColor)"
+    )
+    assert len(set(page.evaluate(seen))) == 2, "told apart in both schemes"
 
 
 def test_learnt_and_read_tokens_differ_without_colour(file: str, watch: Callable[..., Watched]) -> None:

@@ -59,7 +59,7 @@ PIPELINE = {
                     "outs": ["data/compared.txt"]},
     }
 }  # fmt: skip
-PARAMS = "seed: 42\ntrain:\n  lr: 0.1\n  seed: 0\ncompare:\n  shares:\n  - strict\n  - terse\n"
+PARAMS = "seed: 42\nalign:\n  method: dpo\ntrain:\n  lr: 0.1\n  seed: 0\ncompare:\n  shares:\n  - strict\n  - terse\n"
 
 
 def run(*words: str) -> None:

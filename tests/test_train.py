@@ -50,7 +50,7 @@ def project(folder: Path, **changed: Any) -> Path:
         lines = [json.dumps(record(number), ensure_ascii=False) for number in numbers]
         (folder / f"data/{name}.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
     YAML().dump(
-        {"privacy": {"local_only": False}, "seed": 42, "threads": 1, "train": {**PARAMS, **changed}},
+        {"privacy": {"local_only": False}, "processes": 1, "seed": 42, "threads": 1, "train": {**PARAMS, **changed}},
         folder / "params.yaml",
     )
     return folder
@@ -74,7 +74,7 @@ def once(folder: Path, monkeypatch: pytest.MonkeyPatch, **changed: Any) -> Path:
     project(folder, **changed)
     monkeypatch.chdir(folder)
     monkeypatch.delenv("DVC_ROOT", raising=False)
-    train.main(seed=42, threads=1, train=section(**changed))
+    train.main(processes=1, seed=42, threads=1, train=section(**changed))
     return folder
 
 
@@ -89,8 +89,8 @@ ENDING = """
 import os, signal, sys
 from stages.lib import training
 real = training.watch
-def watch(validate):
-    made = real(validate)
+def watch(*words):
+    made = real(*words)
     log = made.on_log
     def on_log(args, state, control, logs=None, **rest):
         log(args, state, control, logs=logs, **rest)
@@ -128,7 +128,7 @@ def test_a_run_that_was_killed_ends_in_the_same_bytes(
     (found / "checkpoint-15").mkdir()  # as a kill in the middle of writing leaves it
     monkeypatch.chdir(folder)
     monkeypatch.delenv("DVC_ROOT", raising=False)
-    train.main(seed=42, threads=1, train=section())
+    train.main(processes=1, seed=42, threads=1, train=section())
     assert len(outs(trained)) == 9
     assert outs(folder) == outs(trained)
     assert not found.exists()
@@ -338,8 +338,10 @@ def test_without_validation_rows_the_last_weights_are_kept(tmp_path: Path, monke
     (folder / "data/validation.jsonl").write_text("")
     monkeypatch.chdir(folder)
     with pytest.raises(Refusal, match=r"data/validation.jsonl: empty"):
-        train.main(seed=42, threads=1, train=section())
-    train.main(seed=42, threads=1, train=section(keep="last", epochs=1, checkpointing=True, accumulation=2))
+        train.main(processes=1, seed=42, threads=1, train=section())
+    train.main(
+        processes=1, seed=42, threads=1, train=section(keep="last", epochs=1, checkpointing=True, accumulation=2)
+    )
     metrics = json.loads((folder / "reports/metrics/train.json").read_text())
     assert metrics["validation_loss"] == {"best": None, "best_step": None, "last": None}
     assert metrics["steps"] == 4
@@ -359,7 +361,7 @@ def test_what_cannot_be_had_is_refused_in_one_line(tmp_path: Path, monkeypatch: 
     with pytest.raises(Refusal, match=r"data/train.jsonl: p\d+: \d+ tokens, train.packing holds 30; lower"):
         train.read("data/train.jsonl", tokenizer, section(packing=30, batches="random"))
     with pytest.raises(Refusal, match="Target modules"):
-        train.main(seed=1, threads=1, train=section(lora={**PARAMS["lora"], "targets": ["nothing"]}))
+        train.main(processes=1, seed=1, threads=1, train=section(lora={**PARAMS["lora"], "targets": ["nothing"]}))
 
 
 def test_a_row_that_cannot_be_masked_is_left_out_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

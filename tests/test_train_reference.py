@@ -113,7 +113,7 @@ def test_the_loss_of_every_step_is_that_of_a_plain_loop(
     changes = {**RECIPE, "batches": batches, "schedule": schedule, "accumulation": accumulation, "batch_size": batch}
     monkeypatch.chdir(project(tmp_path / "a", **changes))
     monkeypatch.delenv("DVC_ROOT", raising=False)
-    train.main(seed=42, threads=1, train=section(**changes))
+    train.main(processes=1, seed=42, threads=1, train=section(**changes))
     table = [line.split("\t") for line in Path("reports/plots/train.tsv").read_text().splitlines()]
     column = table[0].index("loss")
     logged = [float(cells[column]) for cells in table[1:] if cells[column]]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from . import evidence, people, process, receipt, revision, verdict
-from .evidence import SYSTEMS
 from .figures import figure
 from .revision import Snapshot
+from .systems import SYSTEMS
 
 STOPS = 0.98  # below this share of answers that end by themselves, something is wrong with masks or stop tokens
 CEILING = 4.9  # a judge whose golden texts score this has no room left to tell good from better
@@ -62,12 +62,12 @@ def over_budget(now: Snapshot) -> list[str]:
 def unsound(now: Snapshot) -> list[Alert]:
     """Answers that do not stop, texts that leak or are cut, checks that see too little."""
     found: list[Alert] = []
-    stops = now.metric("compare", "overall", "tuned", "stop_rate")
+    stops = now.metric("compare", "overall", now.shipped, "stop_rate")
     if stops is not None and stops < STOPS:
-        line = (
-            f"{figure(1 - stops, True)} of tuned answers do not stop by themselves (at most {1 - STOPS:.0%} is usual)"
-        )
+        line = f"{figure(1 - stops, True)} of {now.shipped} answers do not stop by themselves"
+        line += f" (at most {1 - STOPS:.0%} is usual)"
         found.append(("bad", f"{line}: see the masks under Tokens, and answer.decode.max_new_tokens"))
+    found += [("bad", f"preference learning: {line}") for line in now.metric("align", "warnings") or []]
     found += [("bad", line) for line in process.leaks(now)]
     if over := now.metric("format", "over_length", "rows"):
         found.append(("bad", f"{over} records were longer than format.max_length and are in no split"))

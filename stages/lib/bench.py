@@ -10,10 +10,10 @@ import numpy as np
 from . import measures, stats, text
 from .checks import World
 from .jsonl import Record
+from .systems import present
 
 Numbers = dict[str, Any]
 Rows = dict[str, list[Record]]
-SYSTEMS = ("golden", "base", "tuned")
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ def likelihood(name: str, bench: Bench) -> Numbers:
         return {}
     bits = {system: {row["id"]: measures.bits(row) for row in rows} for system, rows in bench.answers.items()}
     clusters = {row["id"]: row["item"] for row in bench.checks["golden"]}
-    less = {} if name == "base" else {"less_base": stats.paired(bits[name], bits["base"], clusters, bench.seed)}
+    others = {"tuned": ("base",), "aligned": ("base", "tuned")}.get(name, ())
+    less = {f"less_{other}": stats.paired(bits[name], bits[other], clusters, bench.seed) for other in others}
     return {**measures.likelihood(bench.answers[name]), **less}
 
 
@@ -81,7 +82,7 @@ def overlap(name: str, bench: Bench) -> Numbers:
 
 def variety(name: str, bench: Bench) -> Numbers:
     """distinct-n in samples of one size: that of the poorest system, where it has less than the budget."""
-    budget = min(bench.budget, *(sum(len(row["text"]) for row in bench.checks[s]) for s in SYSTEMS))
+    budget = min(bench.budget, *(sum(len(row["text"]) for row in bench.checks[s]) for s in present(bench.checks)))
     texts = {row["id"]: row["text"] for row in bench.checks[name]}
     drawn = measures.distinct(texts, budget, bench.draws, bench.seed)
     return {"n": len(texts), "characters": budget, **drawn}

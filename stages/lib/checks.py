@@ -111,7 +111,7 @@ def _copied(_records: Sequence[Record], texts: Sequence[str], world: World) -> l
 TOGETHER: dict[str, Callable[[Sequence[Record], Sequence[str], World], list[Hits]]] = {
     "in_distribution": _in_distribution, "copied": _copied,
 }  # fmt: skip
-FACTS = ("type", "name", "facts", "foreign", "banned", "length", "all_facts")
+FACTS = ("type", "name", "facts", "foreign", "banned", "exaggerated", "length", "all_facts", "unsupported")
 NAMES = (*FACTS, *EACH, *TOGETHER)
 
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from . import html
-from .evidence import SYSTEMS
 from .figures import change, estimate, figure, told
 from .html import Safe, el, fold, table
 from .revision import Snapshot
+from .systems import MODELS, SYSTEMS
 
 NONE = Safe("")
-DECODED = ("tuned", "base")
 # Figures of a preset: key, heading, whether it is a share.
 FIGURES = (
     ("strict", "strict", True), ("rouge_l", "ROUGE-L", False), ("distinct_2", "distinct-2", False),
@@ -70,7 +69,7 @@ def climbed(now: Snapshot, found: dict[str, Any]) -> list[str]:
 
 def delivered(now: Snapshot) -> Safe:
     """The checks of what is delivered in the end, beside those of the first attempts."""
-    last, first = now.metric("evaluate", "accepted") or {}, now.metric("evaluate", "rules", "tuned") or {}
+    last, first = now.metric("evaluate", "accepted") or {}, now.metric("evaluate", "rules", now.shipped) or {}
     if not last:
         return NONE
     rows = [[name, estimate(first.get(name)), estimate(last[name])] for name in sorted(last)]
@@ -85,7 +84,7 @@ def delivered(now: Snapshot) -> Safe:
 def decoding(now: Snapshot, _old: Snapshot) -> Safe:
     """The presets side by side, and what each changes against the first one on the same items."""
     found, parts = now.metric("evaluate", "decoding") or {}, []
-    for system in (name for name in DECODED if found.get(name)):
+    for system in (name for name in MODELS if found.get(name)):
         presets = ranked(now, found[system])
         rows = [
             [name, figure(part.get("runs")), *(estimate(part.get(key), share) for key, _, share in FIGURES)]

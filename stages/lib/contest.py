@@ -8,10 +8,10 @@ from typing import Any
 
 from . import length, missing, preference
 from .jsonl import Record
+from .systems import SYSTEMS
 
 Numbers = dict[str, Any]
 
-SYSTEMS = ("golden", "tuned", "base")
 CONTROLS = ("golden:again", "golden:truncated")
 BLIND = "a judge of rules scores each text alone and cannot see the order: the consistency is 1 by construction"
 

@@ -13,18 +13,24 @@ from . import html
 from .figures import figure
 from .html import Safe, el, table
 from .revision import Snapshot
+from .systems import SYSTEMS
 
 # Stage -> its metrics and the role that answers it; <ROLE>_PRICE_IN and _PRICE_OUT are per million tokens.
 STAGES = {
     "generate": ("generate", "teacher"), "clean": ("clean", "teacher"), "reject": ("reject", "teacher"),
-    **{f"judge@{name}": (f"judge/{name}", "judge") for name in ("golden", "tuned", "base", "controls")},
+    **{f"judge@{name}": (f"judge/{name}", "judge") for name in (*SYSTEMS, "controls", "samples")},
     "prefer": ("prefer", "judge"), "card": ("card", "judge"),
 }  # fmt: skip
 
 
+def asked(now: Snapshot) -> list[str]:
+    """The stages that have asked: those of a model that was not made run too, on no text."""
+    return [stage for stage, (name, _) in STAGES.items() if now.metric(name) and now.metric(name, "n") != 0]
+
+
 def spent(now: Snapshot) -> dict[str, tuple[int, int]]:
     """stage -> tokens in and out, of the stages whose metrics count them."""
-    bills = {stage: now.metric(name, "tokens") for stage, (name, _) in STAGES.items()}
+    bills = {stage: now.metric(STAGES[stage][0], "tokens") for stage in asked(now)}
     return {stage: (bill["in"], bill["out"]) for stage, bill in bills.items() if bill and {"in", "out"} <= bill.keys()}
 
 
@@ -54,7 +60,7 @@ def section(now: Snapshot, _old: Snapshot) -> Safe:
         f"Tokens of the answers that the stages use, the same when the ledger gave them; {figure(kept)} records were "
         "kept by the filter."
     )
-    missing = [stage for stage, (name, _) in STAGES.items() if now.metric(name) and stage not in bills]
+    missing = [stage for stage in asked(now) if stage not in bills]
     rest = el("p", f"No tokens are counted for {', '.join(missing)}.", class_="soft") if missing else ""
     return html.join(table(head, rows), el("p", words, class_="soft"), rest)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from . import banner, outcome, process, results, revision, verdict
-from .evidence import SYSTEMS
 from .figures import figure, signed
 from .revision import Snapshot
 
@@ -37,7 +36,7 @@ def systems(now: Snapshot) -> list[str]:
             f"{figure(c.get('score'))} ({figure(c.get('n_scored'))} scored)",
             *(figure(c.get(key), True) for key in shares.values()),
         ]
-        for name, c in ((name, overall[name]) for name in SYSTEMS if name in overall)
+        for name, c in ((name, overall[name]) for name in now.systems if name in overall)
     ]
     return grid(["", "n", now.metric("compare", "score_kind") or "score", *shares], rows) if rows else []
 
@@ -52,17 +51,18 @@ def sized(found: dict[str, Any] | None) -> str:
 
 
 def kinds(now: Snapshot, old: Snapshot) -> list[str]:
-    """Each content type: the means, tuned less base, tuned less tuned at the revision."""
+    """Each content type: the means, their paired differences, what is shipped here less that at the revision."""
     blocks = now.metric("compare", "by_type") or {}
     before = {} if old.note else outcome.changes(now, old)
     order = results.ordered(now, list(blocks))
+    gaps = {key: " − ".join(pair) for key, pair in verdict.GAPS.items() if {*pair} <= {*now.systems}}
     rows = [
         [(now.params.get("types") or {}).get(kind, kind),
-         *(figure((blocks[kind].get(s) or {}).get("score")) for s in SYSTEMS),
-         sized(blocks[kind].get("difference")), sized(before.get(kind))]
+         *(figure((blocks[kind].get(s) or {}).get("score")) for s in now.systems),
+         *(sized(blocks[kind].get(key)) for key in gaps), sized(before.get(kind))]
         for kind in order[:TYPES]
     ]  # fmt: skip
-    head = ["type", *SYSTEMS, "tuned − base", "tuned − tuned at BASE"]
+    head = ["type", *now.systems, *gaps.values(), outcome.versus(now, old)]
     return [*(grid(head, rows) if rows else []), *more(len(order) - TYPES, "types")]
 
 
@@ -87,10 +87,12 @@ def changes(now: Snapshot, old: Snapshot) -> list[str]:
 def summary(now: Snapshot, old: Snapshot) -> str:
     """Markdown of at most LINES lines."""
     alerts = banner.alerts(now, old)
+    # What an aligned model adds, two headlines and a row, comes out of the banner.
+    most = ALERTS - (5 if "aligned" in now.systems else 0)
     lines = [line for said in verdict.lines(now) for line in (f"**{cell(said)}**", "")]
     lines.append(cell(old.note or f"Compared with {old.name}."))
-    told = [f"- {'**Attention**: ' if kind == 'bad' else ''}{cell(line)}" for kind, line in alerts[:ALERTS]]
-    lines += ["", *told, *more(len(alerts) - ALERTS, "lines")]
+    told = [f"- {'**Attention**: ' if kind == 'bad' else ''}{cell(line)}" for kind, line in alerts[:most]]
+    lines += ["", *told, *more(len(alerts) - most, "lines")]
     lines += [*systems(now), *kinds(now, old), *changes(now, old)]
     tidy = [line for i, line in enumerate(lines) if line or (i and lines[i - 1])]
     return "\n".join(tidy).rstrip() + "\n"

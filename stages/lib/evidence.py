@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from . import jsonl
+from .systems import SYSTEMS
 
-SYSTEMS = ("golden", "tuned", "base")
 # Bytes of texts on a page. The rest of it takes up to 250,000, and above a megabyte browsers and mail begin to object.
 BUDGET = 720_000
 LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "scikit-learn", "openai", "dvc")

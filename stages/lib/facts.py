@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+from . import promises
 from .params import Refusal, Section
 
 Facts = dict[str, Any]
@@ -58,6 +59,7 @@ class Rules(Section):
     foreign: list[str]
     also: list[str]
     banned: list[str]
+    exaggerated: list[Pattern]  # promises; searched in each clause, `^` is its start
     encouraged: list[str]  # never a reason to fail; measured as style
     forbid: list[Pattern]  # of every type
     types: dict[str, Contract]
@@ -106,8 +108,7 @@ def _edged(word: str) -> str:
 @lru_cache(maxsize=4096)
 def _any(words: tuple[str, ...]) -> re.Pattern[str]:
     # Longest first: at one place the regex engine takes the first branch that fits.
-    ordered = sorted(set(words), key=lambda word: (-len(word), word))
-    return re.compile("|".join(map(_edged, ordered)) or r"(?!)", re.I)
+    return re.compile("|".join(map(_edged, sorted(set(words), key=lambda w: (-len(w), w)))) or r"(?!)", re.I)
 
 
 def _told(text: str, facts: Facts, words: Iterable[str]) -> list[str]:
@@ -180,21 +181,20 @@ def check(text: str, kind: str, facts: Facts, rules: Rules, vocabulary: Vocabula
     if kind not in rules.types:
         raise Refusal(f"params.yaml: rules.types: no contract for {kind!r}; it has {', '.join(sorted(rules.types))}")
     contract = rules.types[kind]
-    low, high = contract.length
     missing = [f"missing {pattern}" for pattern in contract.require if not re.search(pattern, text)]
-    found = [re.search(pattern, text) for pattern in (*contract.forbid, *rules.forbid)]
     name = str(facts[rules.name]) if rules.name else ""
     wanted = own(facts, rules.facts.slot)
     told = named(text, facts, rules.facts.slot, vocabulary)
-    enough = len(told) >= min(rules.facts.at_least, len(wanted))
     hits = {
-        "type": missing + [f"found {match[0]}" for match in found if match],
+        "type": missing + [f"found {m[0]}" for p in (*contract.forbid, *rules.forbid) if (m := re.search(p, text))],
         "name": [] if name in text else [name],
-        "facts": [] if enough else [word for word in wanted if word not in told],
+        "facts": [w for w in wanted if w not in told] if len(told) < min(rules.facts.at_least, len(wanted)) else [],
         "foreign": foreign(text, facts, vocabulary, rules.foreign),
         "banned": [word for word in rules.banned if word.casefold() in text.casefold()],
-        "length": [] if low <= len(text) <= high else [str(len(text))],
+        "exaggerated": promises.found(text, _any(tuple(strings(facts))), rules.exaggerated),
+        "length": [] if contract.length[0] <= len(text) <= contract.length[1] else [str(len(text))],
     }
-    hits["all_facts"] = [f"{rule}:{hit}" for rule, each in hits.items() for hit in each]
-    hits["all_facts"] += foreign(text, facts, vocabulary, rules.also) + second_names(text, facts, vocabulary)
+    also = foreign(text, facts, vocabulary, rules.also)
+    every = [f"{rule}:{hit}" for rule, each in hits.items() for hit in each]
+    hits |= {"all_facts": every + also + second_names(text, facts, vocabulary), "unsupported": hits["foreign"] + also}
     return hits

@@ -132,6 +132,11 @@ def flags(numbers: Record, limit: float) -> list[Flag]:
     return found
 
 
+def doubts(numbers: Record) -> list[str]:
+    """What is no reason to refuse and must be known: strategies that length or n-grams tell, or that are too few."""
+    return [flag["line"] for flag in numbers["flags"] if flag["name"] in ("shortcut", "length", "few")]
+
+
 def refusals(numbers: Record) -> list[str]:
     """Why these pairs must not be trained on in silence, a line each: nothing to learn, leaks, all decided by length.
 

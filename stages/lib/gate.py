@@ -1,4 +1,4 @@
-"""The report as a gate: why the tuned score must not pass, in one line for each reason."""
+"""The report as a gate: why the score of the model that would go out must not pass, in one line for each reason."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def limit(name: str, raw: str | None, low: float, high: float) -> float | None:
 
 
 def reasons(now: Snapshot, old: Snapshot, least: float | None, most: float | None) -> list[str]:
-    """Why the gate is closed; [] for open. `least` is of the tuned score, `most` of what it may lose against `old`.
+    """Why the gate is closed; [] for open. `least` is of the shipped score, `most` of what it may lose against `old`.
 
     Both are held against the point estimate; the interval stands beside it, for whoever wants to be surer.
     """
@@ -48,16 +48,16 @@ def reasons(now: Snapshot, old: Snapshot, least: float | None, most: float | Non
 
 
 def _under(now: Snapshot, least: float) -> list[str]:
-    column = now.metric("compare", "overall", "tuned") or {}
+    column = now.metric("compare", "overall", now.shipped) or {}
     score = column.get("score")
     if score is None:
-        return [f"tuned has no score; MIN_SCORE is {least:g}"]
+        return [f"{now.shipped} has no score; MIN_SCORE is {least:g}"]
     low, high = (column.get("intervals") or {}).get("score") or (None, None)
     said = told({"mean": score, "low": low, "high": high}, False)
     # Held against the mean with every failed judgement at worst: what was not judged earns nothing.
     worst = (column.get("bounds") or [score])[0]
     failed = f", {worst:.2f} with its failed judgements at worst" if round(score - worst, 6) else ""
-    return [f"tuned scores {said}{failed}, under MIN_SCORE {least:g}"] if min(score, worst) < least else []
+    return [f"{now.shipped} scores {said}{failed}, under MIN_SCORE {least:g}"] if min(score, worst) < least else []
 
 
 def _lost(now: Snapshot, old: Snapshot, most: float) -> list[str]:
@@ -73,4 +73,4 @@ def _lost(now: Snapshot, old: Snapshot, most: float) -> list[str]:
     if round(-whole["mean"], 6) <= most:
         return []
     ends = f"[{signed(whole['low'])}, {signed(whole['high'])}]" if whole["low"] is not None else "no interval"
-    return [f"tuned lost {-whole['mean']:.2f} against {old.name} ({ends}), more than MAX_REGRESSION {most:g}"]
+    return [f"{now.shipped} lost {-whole['mean']:.2f} against {old.name} ({ends}), more than MAX_REGRESSION {most:g}"]

@@ -36,6 +36,7 @@ class Judge(llm.Chat):
 
     repeats: Repeats
     controls: Annotated[int, Field(ge=0)]  # texts of each control
+    samples: Annotated[int, Field(ge=0)]  # prompts whose rollouts are judged
     null_text: str  # a text that says nothing, however well; one of the controls
 
     def identity(self, labels: Mapping[str, str], respond: offline.Respond) -> dict[str, Any]:
@@ -57,11 +58,16 @@ class Judge(llm.Chat):
 
 
 def answered(system: str, records: Sequence[Record]) -> dict[str, str]:
-    """The text of every record: its golden completion, or what the system answered; Refusal unless each has one."""
+    """The text of every record: its golden completion, or what the system answered; Refusal unless each has one.
+
+    Nothing where there is no aligned model.
+    """
     if system == "golden":
         return {record["id"]: controls.golden(record) for record in records}
     answers = jsonl.read(f"data/answers/{system}.jsonl", "id")
     found = {answer["id"]: answer["text"] for answer in answers}
+    if system == "aligned" and not answers:
+        return {}
     if len(answers) != len(records) or found.keys() != {record["id"] for record in records}:
         counts = f"{len(answers)} answers for {len(records)} records"
         raise Refusal(

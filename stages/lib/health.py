@@ -9,10 +9,10 @@ import json
 from typing import Any
 
 from . import contest, html, people, revision, verdict
-from .evidence import SYSTEMS
 from .figures import chance, estimate, figure, signed, span, told
 from .html import Safe, el, table
 from .revision import Snapshot
+from .systems import SYSTEMS
 
 NONE = Safe("")
 GOLDEN = "judge/golden"

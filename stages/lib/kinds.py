@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from . import authors, density, layout, measures, stats, variety, verse
-from .bench import SYSTEMS, Bench, Numbers, share
+from .bench import Bench, Numbers, share
 from .jsonl import Record
+from .systems import present
 
 
 def _components(model: density.Model, records: list[Record]) -> set[int]:
@@ -45,7 +46,10 @@ def styles(name: str, bench: Bench) -> Numbers:
     # A chunk stands under every template that asks for it: counted once, as in the training texts.
     texts = authors.whole([authors.of(bench.records[row["id"]], row["text"]) for row in rows])
     learnt = [authors.of(record, str(record["completion"][-1]["content"])) for record in bench.learnt]
-    every = [authors.whole([authors.of(bench.records[r["id"]], r["text"]) for r in bench.checks[s]]) for s in SYSTEMS]
+    every = [
+        authors.whole([authors.of(bench.records[r["id"]], r["text"]) for r in bench.checks[s]])
+        for s in present(bench.checks)
+    ]
     budget = min(authors.words(part) for part in every)  # type-token ratios fall with it: one for all systems
     return authors.figures(texts, learnt, words, bench.seed, bench.draws, budget)
 

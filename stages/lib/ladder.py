@@ -9,29 +9,40 @@ import heapq
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 from . import stats, text
+from .params import Refusal
 
 Record = dict[str, Any]
 # For each text of a record `name: what was found` of every check that it fails. All texts of a rung at once: a check
 # may compare each with the whole training data.
 Check = Callable[[Sequence[Record], Sequence[str]], Sequence[list[str]]]
+# How much each text is worth as the answer to its record, of whatever unit: only the order counts.
+Reward = Callable[[Sequence[Record], Sequence[str]], Sequence[float]]
 NONE = "none"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A text that may answer; `n_new` tokens were drawn for it, `logprob` is in nats per token, None if not known."""
+    """A text that may answer; `n_new` tokens were drawn for it, `logprob` is in nats per token, None if not known.
+
+    `reward` is there where candidates are ranked by it, and it passed.
+    """
 
     text: str
     n_new: int
     logprob: float | None
     finish: str = "stop"  # or length: cut at the limit
+    reward: float | None = None
+
+    def worth(self) -> float:
+        known = self.logprob if self.reward is None else self.reward
+        return -math.inf if known is None else known
 
 
 @dataclass(frozen=True)
@@ -66,55 +77,82 @@ def neighbours(train: Sequence[Record], count: int) -> Rung:
     return Rung("nearest", None, lambda records: [nearest(record) for record in records])
 
 
-def best(passed: Sequence[Candidate]) -> Candidate:
-    """The candidate of the highest log-probability per token; the first one where none is known.
+def given(records: Sequence[Record], answers: Sequence[Record], temperature: float, where: str) -> Rung:
+    """Answers that there are already, as a rung; `where` names their file should they be those of other records."""
+    known = {row["id"]: [Candidate(row["text"], row["n_new"], None, row["finish"])] for row in answers}
+    if odd := sorted(known.keys() ^ {record["id"] for record in records}):
+        raise Refusal(f"{where}: other ids than data/test.jsonl: {', '.join(odd[:3])}; run `dvc repro`")
+    return Rung("first", temperature, lambda some: [known[record["id"]] for record in some])
+
+
+def best(passed: Sequence[tuple[str, Candidate]]) -> tuple[str, Candidate]:
+    """The candidate of the highest reward or, without rewards, log-probability per token; the first of equal ones.
 
     Per token, because a sum falls with every token: of texts of several lengths it takes the shortest nearly always,
     and what is accepted would be shorter than what the model writes.
     """
-    return max(passed, key=lambda found: -math.inf if found.logprob is None else found.logprob)
+    return max(passed, key=lambda found: found[1].worth())
 
 
-def _row(record: Record, attempts: list[Record], rung: str, words: str) -> Record:
+def _attempt(rung: Rung, candidate: Candidate, why: list[str]) -> Record:
+    row = {"rung": rung.name, "temperature": rung.temperature, "reasons": why, **asdict(candidate)}
+    return {key: value for key, value in row.items() if key != "text" and (key, value) != ("reward", None)}
+
+
+def _row(record: Record, attempts: list[Record], rung: str, answer: Candidate) -> Record:
     head = {key: record[key] for key in ("id", "item", "type")}
     spent = {"n_attempts": len(attempts), "tokens": sum(attempt["n_new"] for attempt in attempts)}
-    # Only a first attempt can be one that was cut off: it stands where no rung answers or nothing is asked of it.
-    first = attempts and rung in (NONE, attempts[0]["rung"])
-    finish = attempts[0]["finish"] if first else "stop"
-    told = {"text": words, "finish": finish, "rung": rung, "accepted": rung != NONE}
+    told = {"text": answer.text, "finish": answer.finish, "rung": rung, "accepted": rung != NONE}
     return {**head, **told, "attempts": attempts, **spent}
 
 
+def _rewarded(
+    pairs: Sequence[tuple[int, Candidate]], reasons: Sequence[list[str]], records: Sequence[Record],
+    reward: Reward | None,
+) -> list[tuple[int, Candidate]]:  # fmt: skip
+    """The candidates, those that pass with their reward."""
+    found, passing = list(pairs), [n for n, why in enumerate(reasons) if not why]
+    if reward and passing:
+        values = reward([records[found[n][0]] for n in passing], [found[n][1].text for n in passing])
+        for n, value in zip(passing, values, strict=True):
+            # Rounded, so that a sum in another order, in another batch, ranks no two texts otherwise.
+            found[n] = (found[n][0], replace(found[n][1], reward=round(value, 6)))
+    return found
+
+
 def climb(
-    records: Sequence[Record], rungs: Sequence[Rung], check: Check, say: Callable[[str], None], whole: bool = True
-) -> list[Record]:
+    records: Sequence[Record], rungs: Sequence[Rung], check: Check, say: Callable[[str], None], whole: bool = True,
+    reward: Reward | None = None, together: int = 1,
+) -> list[Record]:  # fmt: skip
     """A row per record, in order: the text, the rung that it comes from, and every attempt with why it was rejected.
 
     Of all candidates of a rung that pass, the best answers; one that was cut off passes only if not `whole`. Where no
-    rung answers, the first attempt's text stands, not accepted.
+    rung answers, the first attempt's text stands, not accepted. The first `together` rungs are one: all records climb
+    them, and the best of all their candidates answers.
     """
     attempts: list[list[Record]] = [[] for _ in records]
-    ends = [(NONE, "") for _ in records]
+    ends = [(NONE, Candidate("", 0, None)) for _ in records]
+    passed: dict[int, list[tuple[str, Candidate]]] = {}
     waiting = list(range(len(records)))
-    for rung in rungs:
+    for number, rung in enumerate(rungs, 1):
         if not waiting:
             break
-        passed: dict[int, list[Candidate]] = {}
         drawn = zip(waiting, rung.draw([records[place] for place in waiting]), strict=True)
         pairs = [(place, candidate) for place, candidates in drawn for candidate in candidates]
         reasons = check([records[place] for place, _ in pairs], [candidate.text for _, candidate in pairs])
-        for (place, candidate), why in zip(pairs, reasons, strict=True):
-            ends[place] = ends[place] if attempts[place] else (NONE, candidate.text)
-            why = [*why, "stopped: cut off"] if whole and candidate.finish != "stop" else why
-            known = {key: value for key, value in asdict(candidate).items() if key != "text"}
-            attempts[place].append({"rung": rung.name, "temperature": rung.temperature, "reasons": why, **known})
+        reasons = [
+            [*why, "stopped: cut off"] if whole and candidate.finish != "stop" else why
+            for (_, candidate), why in zip(pairs, reasons, strict=True)
+        ]
+        for (place, candidate), why in zip(_rewarded(pairs, reasons, records, reward), reasons, strict=True):
+            ends[place] = ends[place] if attempts[place] else (NONE, candidate)
+            attempts[place].append(_attempt(rung, candidate, why))
             if not why:
-                passed.setdefault(place, []).append(candidate)
-        for place, candidates in passed.items():
-            ends[place] = (rung.name, best(candidates).text)
+                passed.setdefault(place, []).append((rung.name, candidate))
+                ends[place] = best(passed[place])
         left = [place for place in waiting if place not in passed]
-        say(f"{rung.name}: {len(passed)} of {len(waiting)} accepted, {len(left)} open")
-        waiting = left
+        say(f"{rung.name}: {len(waiting) - len(left)} of {len(waiting)} accepted, {len(left)} open")
+        waiting = waiting if number < together else left
     return [_row(record, tried, *end) for record, tried, end in zip(records, attempts, ends, strict=True)]
 
 

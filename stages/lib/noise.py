@@ -19,6 +19,8 @@ from .params import Refusal
 from .receipt import Entry
 
 START, JUDGED, CHECKED = "train", "data/judgements/tuned.jsonl", "data/checks.jsonl"
+# What evaluate reads of the model that comes after the tuned one: no figure of the tuned one hangs on it.
+LATER = frozenset({"data/answers/aligned.jsonl", "data/presets/aligned.jsonl", "data/accepted.jsonl"})
 METRIC = Path("reports/metrics/seeds.json")
 Numbers = dict[str, Any]
 Rows = tuple[list[Record], list[Record]]  # judgements and checks of one run
@@ -36,7 +38,8 @@ def chain(entries: Mapping[str, Entry]) -> dict[str, Entry]:
         made = [path for name in after for path in entries[name].outs]
         after |= {name for name, entry in entries.items() if any(entry.reads(path) for path in made)}
         read = [entries[name] for name in before]
-        before |= {n for n, entry in entries.items() if any(e.reads(path) for e in read for path in entry.outs)}
+        wanted = {n: entry.outs.keys() - LATER for n, entry in entries.items()}
+        before |= {n for n, paths in wanted.items() if any(e.reads(path) for e in read for path in paths)}
     return {name: entry for name, entry in entries.items() if name in after & before}
 
 
@@ -68,7 +71,7 @@ def of(lock: str) -> str:
         watched = {**entry.params}
         if isinstance(watched.get(START), dict):
             watched[START] = {key: value for key, value in watched[START].items() if key != "seed"}
-        given = {path: md5 for path, md5 in entry.deps.items() if path not in made}
+        given = {path: md5 for path, md5 in entry.deps.items() if path not in made | LATER}
         parts.append([name, entry.cmd, watched, given])
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16] if parts else ""

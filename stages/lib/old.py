@@ -53,6 +53,10 @@ class Old:
             ) from None
         return found
 
+    def has(self, path: str) -> bool:
+        """Whether the revision knows the file, in the cache or not."""
+        return bool(self._files.exists(path))
+
     def params(self) -> dict[str, Any]:
         """Those of the revision, read as DVC does."""
         from ruamel.yaml import YAML

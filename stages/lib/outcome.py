@@ -1,4 +1,4 @@
-"""What the tuned model's texts gained or lost against the compared revision, on the same records under the same judge.
+"""What the shipped model's texts gained or lost against the compared revision, on the same records and judge.
 
 The old judgements come from DVC's cache, so that both sides are paired text by text. Where they are not kept, only
 the means of compare.json are left: a difference of them has no interval. Another judge's scores have no difference.
@@ -17,7 +17,7 @@ from .jsonl import Record
 from .revision import Snapshot
 
 TEST = "data/test.jsonl"
-JUDGED, CHECKED = "data/judgements/tuned.jsonl", "data/checks.jsonl"
+CHECKED = "data/checks.jsonl"
 ALL = "all"
 SHOWN = 25  # texts of a list
 MARGIN = 0.1  # where compare.margin is not written down yet
@@ -27,9 +27,20 @@ Numbers = dict[str, Any]
 Rows = tuple[list[Record], list[Record]]  # of the working tree, and of the revision
 
 
+def versus(now: Snapshot, old: Snapshot) -> str:
+    """The heading of a column of differences; the revision itself stands below the table."""
+    return f"{now.shipped} − {now.shipped if old.note else old.shipped} at BASE"
+
+
+def judgements(side: Snapshot) -> str:
+    """The file of the judgements on what a state ships."""
+    return f"data/judgements/{side.shipped}.jsonl"
+
+
 def judged(now: Snapshot, old: Snapshot) -> Rows | None:
-    """The judgements on tuned of both sides; None where one is not kept, or is of an older form."""
-    found = [revision.rows(JUDGED), revision.data(old, JUDGED)] if now.metrics else [None, None]
+    """The judgements on what each side ships; None where one is not kept, or is of an older form."""
+    sides = [revision.rows(judgements(now)), revision.data(old, judgements(old))]
+    found = sides if now.metrics else [None, None]
     ours, theirs = ([row for row in rows or [] if row.keys() >= KEYS] for rows in found)
     return (ours, theirs) if ours and theirs else None
 
@@ -51,7 +62,7 @@ def _means(now: Snapshot, old: Snapshot) -> dict[str, Numbers]:
     places = {ALL: ("overall",), **{kind: ("by_type", kind) for kind in kinds}}
     found = {}
     for kind, place in places.items():
-        mine, theirs = (side.metric("compare", *place, "tuned") or {} for side in (now, old))
+        mine, theirs = (side.metric("compare", *place, side.shipped) or {} for side in (now, old))
         if mine.get("score") is not None and theirs.get("score") is not None:
             gap = {"n": mine.get("n_scored"), "mean": mine["score"] - theirs["score"]}
             found[kind] = verdict.numbers({**gap, "reason": f"the texts of {old.name} are not in the cache of DVC"})
@@ -59,7 +70,7 @@ def _means(now: Snapshot, old: Snapshot) -> dict[str, Numbers]:
 
 
 def changes(now: Snapshot, old: Snapshot) -> dict[str, Numbers]:
-    """By type, and "all": the tuned score here less that of the revision, p-values of types Holm-corrected."""
+    """By type, and "all": the shipped score here less that at the revision, p-values of types Holm-corrected."""
     rows = judged(now, old)
     if rows is None:
         return _means(now, old)
@@ -94,17 +105,19 @@ def cell(found: Numbers | None) -> Safe:
 
 def sentence(now: Snapshot, old: Snapshot, found: dict[str, Numbers]) -> str:
     """The whole difference in a line, inside the noise of other seeds or not."""
-    whole = found.get(ALL)
+    whole, sides = found.get(ALL), f"{now.shipped} here less {old.shipped} at {old.name}"
     if whole is None:
         judges = bool(verdict.judges(old)) and verdict.judges(now) != verdict.judges(old)
         why = "other test records" if now.lock.get(TEST) != old.lock.get(TEST) else "nothing to compare with"
-        return f"tuned here less tuned at {old.name}: {'another judge' if judges else why}"
+        return f"{sides}: {'another judge' if judges else why}"
     if whole["mean"] is None and (whole.get("left_out") or {}).get("other_judge"):
-        return f"tuned here less tuned at {old.name}: another judge"
+        return f"{sides}: another judge"
     if whole["low"] is None and whole["mean"] is not None:
         said = f"{signed(whole['mean'])}; no interval: {whole['reason']}"
-        return f"tuned here less tuned at {old.name}: {said}{left_out(whole)}"
-    return f"tuned here less tuned at {old.name}: {difference.sentence(whole, verdict.band(now))}{left_out(whole)}"
+        return f"{sides}: {said}{left_out(whole)}"
+    # The noise of another seed was measured on tuned models only.
+    wide = verdict.band(now) if now.shipped == old.shipped == "tuned" else None
+    return f"{sides}: {difference.sentence(whole, wide)}{left_out(whole)}"
 
 
 def left_out(found: Numbers) -> str:
@@ -126,11 +139,12 @@ def moved(now: Snapshot, old: Snapshot) -> tuple[list[tuple[Record, float, float
     return [(by[i], pair.right[i], pair.left[i]) for i in sorted(pair.left)], float(tie)
 
 
-def flipped(old: Snapshot) -> tuple[list[str], list[str], int]:
-    """Ids of tuned texts that pass strict here only, that passed it at the revision only, and how many there are."""
-    sides = (revision.rows(CHECKED), revision.data(old, CHECKED))
+def flipped(now: Snapshot, old: Snapshot) -> tuple[list[str], list[str], int]:
+    """Ids of shipped texts that pass strict here only, that passed it at the revision only, and how many there are."""
+    sides = ((now, revision.rows(CHECKED)), (old, revision.data(old, CHECKED)))
     here, there = (
-        {row["id"]: bool(row["strict"]) for row in rows or [] if row.get("system") == "tuned"} for rows in sides
+        {row["id"]: bool(row["strict"]) for row in rows or [] if row.get("system") == side.shipped}
+        for side, rows in sides
     )
     ids = sorted(here.keys() & there.keys())
     return [i for i in ids if here[i] and not there[i]], [i for i in ids if there[i] and not here[i]], len(ids)
@@ -158,7 +172,7 @@ def section(now: Snapshot, old: Snapshot) -> Safe:
         words = f"{len(better)} of {len(found)} texts score higher than at {old.name}, {len(worse)} lower, the others"
         parts += [el("p", f"{words} within {tie:g} (compare.tie)."), _list("regressed", worse, old)]
         parts.append(_list("improved", better, old))
-    gained, lost, n = flipped(old)
+    gained, lost, n = flipped(now, old)
     if n:
         parts.append(el("p", f"{len(gained)} of {n} texts pass strict that did not, {len(lost)} no longer pass it."))
         for title, ids in (("no longer pass strict", lost), ("pass strict now", gained)):

@@ -6,10 +6,10 @@ from typing import Any
 from urllib.parse import quote
 
 from . import html
-from .evidence import SYSTEMS
 from .figures import figure, span
 from .html import Safe, el, fold, table
 from .revision import Snapshot
+from .systems import SYSTEMS
 
 LABELLED = {"pairs": "Pairs of texts", "label": "Scores of single texts"}
 

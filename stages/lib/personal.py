@@ -29,8 +29,8 @@ def _filled(value: Any, leaves: Iterator[str]) -> Any:
 
 
 def records(rows: Sequence[Record], mode: Mode) -> tuple[list[Record], dict[str, Any]]:
-    """Records after the treatment of all that their text and their facts hold; one hit drops all of a record."""
-    parts = [{key: row[key] for key in ("text", "facts") if key in row} for row in rows]
+    """Records after the treatment of all that their texts and their facts hold; one hit drops all of a record."""
+    parts = [{key: row[key] for key in ("text", "rejected", "facts") if key in row} for row in rows]
     leaves = [_leaves(part) for part in parts]
     treated, counts = apply([leaf for each in leaves for leaf in each], mode)
     left, kept = iter(treated), list[Record]()

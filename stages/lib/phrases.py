@@ -11,10 +11,11 @@ import json
 import random
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+from . import edits
 from .offline import Reply, Respond
 from .params import Refusal
 
@@ -53,6 +54,7 @@ class Sheet:
     facts: dict[str, Any]
     kind: str
     dice: random.Random
+    said: set[str] = field(default_factory=set)  # phrases without a slot are said once
 
     def value(self, key: str) -> str | None:
         """The words of a slot: `name`, `effects.1`, `pain:effects.0` (a table), `@call` (a group); None if unknown."""
@@ -71,7 +73,8 @@ class Sheet:
         """A random option, its slots filled, among those that the prompt tells every slot of."""
         for option in self.dice.sample(options, len(options)):
             values = {key: self.value(key) for key in _SLOT.findall(option)}
-            if None not in values.values():
+            if None not in values.values() and option not in self.said:
+                self.said |= {option} if option and not values else set()
                 # Split and not replaced in turn: a value may itself hold braces. Odd pieces are slots.
                 pieces = _SLOT.split(option)
                 return "".join(str(values[piece]) if at % 2 else piece for at, piece in enumerate(pieces))
@@ -102,18 +105,11 @@ def _insert(sheet: Sheet, text: str, step: Tree) -> str:
     return "".join(parts)
 
 
-def _beside(sheet: Sheet, text: str, changes: dict[str, str]) -> str:
-    """Words replaced in one pass, but not inside the product name, which holds ingredient words too."""
-    either = "|".join(re.escape(old) for old in sorted(changes, key=len, reverse=True))
-    parts = text.split(name := str(sheet.facts["name"]))
-    return name.join(re.sub(either, lambda match: changes[match[0]], part) for part in parts)
-
-
 def _swap(sheet: Sheet, text: str, step: Tree) -> str:
     """One value of a list fact becomes an outsider that the sheet does not hold."""
     own = sheet.facts[step["fact"]]
     outsiders = [word for word in sheet.bank["groups"][step["group"]] if word not in own]
-    return _beside(sheet, text, {sheet.dice.choice(own): sheet.dice.choice(outsiders)})
+    return edits.beside(text, str(sheet.facts["name"]), {sheet.dice.choice(own): sheet.dice.choice(outsiders)})
 
 
 def _close(sheet: Sheet, text: str, _step: Tree) -> str:
@@ -126,7 +122,7 @@ def _change(sheet: Sheet, text: str, _step: Tree) -> str:
     changes = dict(re.findall(sheet.bank["reading"]["change"], told))
     if not changes:
         raise ValueError(f"the offline teacher found no change in {told!r}; write one a line, as: old -> new")
-    return _beside(sheet, text, changes)
+    return edits.beside(text, str(sheet.facts["name"]), changes)
 
 
 _STEPS: dict[str, Callable[[Sheet, str, Tree], str]] = {
@@ -139,6 +135,9 @@ _STEPS: dict[str, Callable[[Sheet, str, Tree], str]] = {
     "strip": lambda _sheet, text, step: re.sub("|".join(step["patterns"]), "", text).strip(),
     "close": _close,
     "change": _change,
+    "rephrase": lambda sheet, text, step: edits.rephrased(
+        text, sheet.facts, step, lambda option: replace(sheet, said=set()).need([option]), sheet.dice
+    ),
     # The fault it is for also says finish `length`, as a provider does at its limit.
     "cut": lambda sheet, text, step: text[: int(len(text) * sheet.dice.uniform(*step["keep"]))],
 }

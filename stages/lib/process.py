@@ -53,7 +53,7 @@ def metrics(now: Snapshot, old: Snapshot) -> Safe:
 def headline(key: str) -> bool:
     """Whether a metric belongs to the first table: a whole, not one type, one end of an interval or one quantile."""
     return (
-        key.startswith(("compare.overall.", "compare.difference."))
+        key.startswith(("compare.overall.", "compare.difference.", "compare.aligned_difference."))
         or (key.split(".")[0] in ("accept", "filter", "format", "split", "train") and key.count(".") == 1)
         or key in ("accept.accepted.mean", "accept.first.mean")
     )
@@ -69,9 +69,11 @@ def numbers(now: Snapshot, old: Snapshot) -> list[list[str]]:
     for key, before, after in revision.changes(*sides):
         if any(isinstance(value, list | str | dict) for value in (before, after)) or key.split(".")[-1] in FINE:
             continue
+        if ".best." in key and now.systems != old.systems:
+            continue  # who wins how often, out of more systems or fewer
         both = before is not None and after is not None and not isinstance(after, bool)
         change = f"{after - before:+.3g}" if both else ""
-        if judged and ("score" in key or ".difference." in key or ".best." in key):
+        if judged and ("score" in key or "difference." in key or ".best." in key):
             change = "another judge"
         rows.append([key, figure(before), figure(after), change])
     return sorted(rows, key=lambda row: (not headline(row[0]), row[0]))

@@ -6,7 +6,11 @@ const given = (id, otherwise) => (at(id) ? JSON.parse(at(id).textContent) : othe
 const rows = given("rows", []);
 const labels = given("labels", {});
 const chinese = given("zh", null);
-const systems = ["golden", "tuned", "base"];
+const systems = ["golden", "aligned", "tuned", "base"];
+// What the last training made, and the model that it started from.
+const [shipped, before] = rows.some((row) => row.systems.aligned) ? ["aligned", "tuned"] : ["tuned", "base"];
+// Whose texts are compared: the golden one with what is shipped, then what preference learning changed.
+const twos = [["golden", shipped], ...(before === "tuned" ? [[before, shipped]] : [])];
 const make = (tag, name, text) => {
   const node = document.createElement(tag);
   if (name) node.className = name;
@@ -25,9 +29,9 @@ const HOLES = { "{n}": /^(?:[\d.,%–−+±-]|e-\d)+(?: \[[^\]A-Za-z]*\])?$/, "{
 const KEPT = "[translate=no], script, style, pre, code, kbd, textarea, .words tbody, th span[title], rect > title";
 // One word in a cell is what the data call something, and stays, but for these.
 const named = (node) => node.parentElement.closest("td") && /^[a-z_]+$/.test(node.data.trim()) &&
-  !["chosen", "withheld", "reported", "extrapolated", "none"].includes(node.data.trim());
+  !["chosen", "withheld", "reported", "extrapolated", "none", "answers", "rollouts"].includes(node.data.trim());
 const MARKS = { ".": "\u3002", ";": "\uff1b", ":": "\uff1a" }; // at the end of a clause, in Chinese
-const before = new WeakMap(); // text node -> its English
+const english = new WeakMap(); // text node -> its English
 const patterns = Object.keys(chinese || {})
   .filter((key) => /\{[nw]?\}/.test(key))
   .map((key) => ({ key, holes: key.match(/\{[nw]?\}/g), parts: key.split(/\{[nw]?\}/) }))
@@ -83,18 +87,18 @@ const say = (text, depth = 0) => {
 const speak = (root) => {
   const walk = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
   for (let node = walk.nextNode(); node; node = walk.nextNode()) {
-    if (!before.has(node)) {
+    if (!english.has(node)) {
       if (tongue === "en" || !node.data.trim() || node.parentElement.closest(KEPT) || named(node)) continue;
-      before.set(node, node.data);
+      english.set(node, node.data);
     }
-    node.data = tongue === "en" ? before.get(node) : say(before.get(node));
+    node.data = tongue === "en" ? english.get(node) : say(english.get(node));
   }
   for (const node of root.querySelectorAll("[aria-label], [placeholder]")) {
     for (const name of ["aria-label", "placeholder"]) {
       if (!node.hasAttribute(name)) continue;
-      const english = `english-${name}`;
-      if (!node.hasAttribute(english)) node.setAttribute(english, node.getAttribute(name));
-      node.setAttribute(name, tongue === "en" ? node.getAttribute(english) : say(node.getAttribute(english)));
+      const kept = `english-${name}`;
+      if (!node.hasAttribute(kept)) node.setAttribute(kept, node.getAttribute(name));
+      node.setAttribute(name, tongue === "en" ? node.getAttribute(kept) : say(node.getAttribute(kept)));
     }
   }
 };
@@ -238,15 +242,15 @@ const differ = (one, two) => {
 const of = (row, system) => row.systems[system] || {};
 const tests = {
   all: () => true,
-  strict: (row) => of(row, "tuned").strict === false,
-  facts: (row) => (of(row, "tuned").failed || []).length > 0,
-  stop: (row) => of(row, "tuned").stopped === false,
-  below: (row) => of(row, "tuned").score !== null && of(row, "tuned").score < of(row, "base").score,
+  strict: (row) => of(row, shipped).strict === false,
+  facts: (row) => (of(row, shipped).failed || []).length > 0,
+  stop: (row) => of(row, shipped).stopped === false,
+  below: (row) => of(row, shipped).score !== null && of(row, shipped).score < of(row, before).score,
   unscored: (row) => systems.some((s) => of(row, s).outcome && of(row, s).outcome !== "ok"),
 };
 let shown = rows;
 let place = 0;
-let compared = false;
+let compared = -1; // which two of them; -1 is none
 const words = () => (at("search") ? at("search").value.trim().toLowerCase() : "");
 const whole = new Map(); // row -> all its texts, lower case, made when first searched
 const holds = (row) => {
@@ -300,11 +304,12 @@ const draw = () => {
     const name = foreign(make("a", "", row.id));
     name.href = link(row);
     title.append(name, " ", foreign(make("span", "mark", labels[row.type] || row.type)));
-    const [gone, fresh] = compared && row.systems.golden && row.systems.tuned
-      ? differ(row.systems.golden.text, row.systems.tuned.text) : [[], []];
+    const [one, two] = twos[compared] || [];
+    const both = row.systems[one] && row.systems[two];
+    const [gone, fresh] = both ? differ(row.systems[one].text, row.systems[two].text) : [[], []];
     const layers = {
-      golden: gone.map(([from, to]) => ({ from, to, tag: "del" })),
-      tuned: fresh.map(([from, to]) => ({ from, to, tag: "ins" })),
+      [one]: gone.map(([from, to]) => ({ from, to, tag: "del" })),
+      [two]: fresh.map(([from, to]) => ({ from, to, tag: "ins" })),
     };
     const cards = make("div", "cards");
     for (const system of systems) {
@@ -330,8 +335,9 @@ const move = (step) => {
   if (shown[place]) history.replaceState(null, "", link(shown[place]));
 };
 const compare = () => {
-  compared = !compared;
-  at("compare").setAttribute("aria-pressed", compared);
+  compared = compared + 1 < twos.length ? compared + 1 : -1;
+  at("compare").setAttribute("aria-pressed", compared >= 0);
+  at("compare").title = (twos[compared] || twos[0]).join(" : ");
   draw();
 };
 // report#p001/paid_ad/0 opens at that record, and so does a link to it on this page.
@@ -359,7 +365,7 @@ if (at("record")) {
   search.setAttribute("aria-label", "search prompts and texts");
   search.addEventListener("input", choose);
   const toggle = make("button", "", "differences ");
-  Object.assign(toggle, { id: "compare", type: "button", title: "golden : tuned" });
+  Object.assign(toggle, { id: "compare", type: "button", title: twos[0].join(" : ") });
   toggle.setAttribute("aria-pressed", "false");
   toggle.append(make("kbd", "", "d"));
   toggle.addEventListener("click", compare);

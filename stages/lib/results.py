@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import evidence, html, outcome, people, verdict
-from .evidence import SYSTEMS
 from .figures import change, estimate, figure, span
 from .html import Safe, el, fold, table
 from .revision import Snapshot
@@ -30,29 +29,30 @@ def ordered(now: Snapshot, kinds: Sequence[str]) -> list[str]:
 def _row(now: Snapshot, kind: str, block: dict[str, Any], before: outcome.Numbers | None) -> tuple[list[Any], Any]:
     """One line of the table of scores, and the bars of the same numbers."""
     gap, best = block.get("difference") or {}, block.get("best") or {}
-    columns = {s: block.get(s) or {} for s in SYSTEMS}
-    ends = {s: (columns[s].get("intervals") or {}).get("score") or [None, None] for s in SYSTEMS}
-    means = [span(columns[s].get("score"), *ends[s]) for s in SYSTEMS]
-    wins = " / ".join(str(best.get(key, "–")) for key in (*SYSTEMS, "tie"))
-    p = figure(gap.get("p_holm", gap.get("p")))
+    columns = {s: block.get(s) or {} for s in now.systems}
+    ends = {s: (columns[s].get("intervals") or {}).get("score") or [None, None] for s in now.systems}
+    means = [span(columns[s].get("score"), *ends[s]) for s in now.systems]
+    wins = " / ".join(str(best.get(key, "–")) for key in (*now.systems, "tie"))
+    gaps = [change(gap), figure(gap.get("p_holm", gap.get("p")))]
+    gaps += [change(block.get("aligned_difference"))] if "aligned" in now.systems else []
     name = "all types" if kind == outcome.ALL else label(now, kind)
     plain = "all types" if kind == outcome.ALL else str((now.params.get("types") or {}).get(kind, kind))
-    bars = (plain, [(s, columns[s].get("score"), *ends[s]) for s in SYSTEMS])
-    return [name, figure(columns["golden"].get("n")), *means, change(gap), p, outcome.cell(before), wins], bars
+    bars = (plain, [(s, columns[s].get("score"), *ends[s]) for s in now.systems])
+    return [name, figure(columns["golden"].get("n")), *means, *gaps, outcome.cell(before), wins], bars
 
 
 def scores(now: Snapshot, old: Snapshot) -> Safe:
-    """Per content type and dimension: the three systems, the paired differences, who is best how often."""
+    """Per content type and dimension: all systems, the paired differences, who is best how often."""
     found = now.metric("compare")
     if not found:
         return NONE
     blocks = {kind: found["by_type"][kind] for kind in ordered(now, list(found.get("by_type") or {}))}
-    blocks[outcome.ALL] = {**(found.get("overall") or {}), **{key: found.get(key) for key in ("difference", "best")}}
+    blocks[outcome.ALL] = {**(found.get("overall") or {}), **{key: found.get(key) for key in (*verdict.GAPS, "best")}}
     before = {} if old.note else outcome.changes(now, old)
     made = [_row(now, kind, block, before.get(kind)) for kind, block in blocks.items()]
     score = found.get("score_kind", "score")
-    versus = "tuned − tuned at BASE"
-    head = ["type", "n", *SYSTEMS, "tuned − base", "p", versus, "best: golden / tuned / base / tie"]
+    gaps = ["tuned − base", "p", *(["aligned − tuned"] if "aligned" in now.systems else [])]
+    head = ["type", "n", *now.systems, *gaps, outcome.versus(now, old), f"best: {' / '.join((*now.systems, 'tie'))}"]
     caption = (
         f"Mean {score}, 1 to 5, with 95% intervals clustered over {figure(found.get('clusters'))} items; "
         "p of the difference by sign flips of items, Holm-corrected over types; ~ where the interval holds 0."
@@ -60,15 +60,15 @@ def scores(now: Snapshot, old: Snapshot) -> Safe:
     compared = old.note or outcome.sentence(now, old, before)
     chart = html.bars(f"Mean {score} by content type", [bars for _, bars in made], 1, 5)
     return html.join(
-        people.caution(now), table(head, [row for row, _ in made]),
+        people.caution(now), table(head, [row for row, _ in made], class_="wide" if "aligned" in now.systems else None),
         el("p", caption, class_="soft"), el("p", f"BASE: {compared}.", class_="soft"), _noise(now),
-        fold("as bars", html.legend(SYSTEMS), chart), dimensions(now, old),
+        fold("as bars", html.legend(now.systems), chart), dimensions(now, old),
     )  # fmt: skip
 
 
 def _noise(now: Snapshot) -> Safe:
     """What another training seed alone changes, where that was measured on these very inputs."""
-    if (wide := verdict.band(now)) is None:
+    if now.shipped != "tuned" or (wide := verdict.band(now)) is None:
         return NONE
     seeds = len(now.metric("seeds", "seeds") or [])
     line = f"Noise: the means of two training seeds lie up to ±{figure(wide)} apart (95%, from {seeds} seeds); "
@@ -82,13 +82,13 @@ def dimensions(now: Snapshot, old: Snapshot) -> Safe:
     rows = []
     for kind in ordered(now, list(gaps)):
         for dim, gap in gaps[kind].items():
-            means = [now.metric(f"judge/{s}", "by_type", kind, "dims", dim, "score") for s in SYSTEMS]
-            versus = outcome.cell((before.get(kind) or {}).get(dim))
+            means = [now.metric(f"judge/{s}", "by_type", kind, "dims", dim, "score") for s in now.systems]
+            less = outcome.cell((before.get(kind) or {}).get(dim))
             p = figure(gap.get("p_holm", gap.get("p")))
-            rows.append([label(now, kind), dim, figure(gap.get("n")), *map(figure, means), change(gap), p, versus])
+            rows.append([label(now, kind), dim, figure(gap.get("n")), *map(figure, means), change(gap), p, less])
     if not rows:
         return NONE
-    head = ["type", "dimension", "n", *SYSTEMS, "tuned − base", "p", "tuned − tuned at BASE"]
+    head = ["type", "dimension", "n", *now.systems, "tuned − base", "p", outcome.versus(now, old)]
     words = "p of the difference by sign flips of items, Holm-corrected over types and dimensions."
     made = table(head, rows)
     return fold("every dimension by itself", people.caution(now), made, el("p", words, class_="soft"))
@@ -104,9 +104,9 @@ def checks(now: Snapshot, _old: Snapshot) -> Safe:
     found = now.metric("evaluate")
     if not found:
         return NONE
-    rules = {name: (found.get("rules") or {}).get(name) or {} for name in SYSTEMS}
+    rules = {name: (found.get("rules") or {}).get(name) or {} for name in now.systems}
     rows = []
-    for name in SYSTEMS:
+    for name in now.systems:
         stops, copies = ((found.get(key) or {}).get(name) or {} for key in ("stops", "copies"))
         cells = [rules[name].get("strict"), stops.get("stopped"), stops.get("looped"), copies.get("near")]
         bits, chrf = (
@@ -119,19 +119,19 @@ def checks(now: Snapshot, _old: Snapshot) -> Safe:
         rows.append([html.join(el("span", "control", class_="mark"), name), estimate(control), *[""] * 5])
     head = ["", "strict", "stops", "repeats", "copies", "bits per byte", "chrF"]
     names = sorted(set().union(*rules.values()) - {"by_type"})
-    each = table(["rule", *SYSTEMS], [[rule, *(estimate(rules[s].get(rule)) for s in SYSTEMS)] for rule in names])
+    each = table(["rule", *rules], [[rule, *(estimate(part.get(rule)) for part in rules.values())] for rule in names])
     test = el("p", f"{verdict.passes(now)}.") if now.metric("compare", "passes", "strict", "n") else NONE
     return html.join(table(head, rows), test, el("p", WORDS, class_="soft"), fold("every rule by itself", each))
 
 
-CHOICES = {
-    "all": "all texts",
-    "strict": "tuned fails strict",
-    "facts": "tuned fails a check",
-    "stop": "tuned does not stop",
-    "below": "tuned scores below base",
-    "unscored": "one is not scored",
-}
+def choices(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Which texts to look at first: those in which the last model fails, or loses to the one that it was made from."""
+    there = any("aligned" in row["systems"] for row in rows)  # as the script of the page finds out, too
+    name, below = ("aligned", "tuned") if there else ("tuned", "base")
+    return {
+        "all": "all texts", "strict": f"{name} fails strict", "facts": f"{name} fails a check",
+        "stop": f"{name} does not stop", "below": f"{name} scores below {below}", "unscored": "one is not scored",
+    }  # fmt: skip
 
 
 def choice(name: str, title: str, options: dict[str, str]) -> Safe:
@@ -147,7 +147,7 @@ def browser(now: Snapshot, _old: Snapshot) -> Safe:
     labels = {kind: (now.params.get("types") or {}).get(kind, kind) for kind in kinds}
     tools = [
         choice("kind", "content type", {"": "all types", **labels}),
-        choice("which", "which texts", CHOICES),
+        choice("which", "which texts", choices(rows)),
         el("button", "previous ", el("kbd", "k"), id="previous", type="button"),
         el("button", "next ", el("kbd", "j"), id="next", type="button"),
         el("span", id="count", class_="soft", aria_live="polite"),

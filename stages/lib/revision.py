@@ -19,6 +19,7 @@ from typing import Any
 from . import jsonl, receipt
 from .jsonl import Record
 from .params import PARAMS, Refusal
+from .systems import SYSTEMS
 
 METRICS = "reports/metrics"
 COMMITS = 200  # as far back as a history is read
@@ -41,6 +42,17 @@ class Snapshot:
         for key in keys:
             found = found.get(key) if isinstance(found, dict) else None
         return found
+
+    @property
+    def systems(self) -> tuple[str, ...]:
+        """Whose texts are compared; an aligned model is among them only where preferences were learnt."""
+        there = "aligned" in (self.metric("compare", "overall") or {})
+        return tuple(name for name in SYSTEMS if there or name != "aligned")
+
+    @property
+    def shipped(self) -> str:
+        """The model that would go out: what training ends with."""
+        return "aligned" if "aligned" in self.systems else "tuned"
 
 
 def _git(*words: str) -> str | None:

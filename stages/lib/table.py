@@ -34,21 +34,42 @@ class Row:
     place: str
     values: Record
 
-    def need(self, column: str, key: str) -> Any:
-        """The value of a column, which params `key` asks for; refuses a column that is missing or empty here."""
-        if column not in self.values:
+    def _at(self, column: str, key: str) -> Any:
+        if column in self.values:  # before the path: a name may hold a dot
+            return self.values[column]
+        first, *parts = column.split(".")
+        if first not in self.values:
             known = ", ".join(self.values) or "none"
-            raise Refusal(f"{self.place}: no column {column!r}; columns: {known}; name another in {key}")
-        value = self.values[column]
+            raise Refusal(f"{self.place}: no column {first!r}; columns: {known}; name another in {key}")
+        value, passed = self.values[first], first
+        for part in parts:
+            try:
+                value = value[int(part)] if isinstance(value, list) else value[part]
+            except (KeyError, IndexError, TypeError, ValueError):
+                held = ", ".join(value) if isinstance(value, dict) else str(value)[:40]
+                raise Refusal(f"{self.place}: {passed}: no {part!r} in it; it holds: {held}; mend {key}") from None
+            passed += f".{part}"
+        return value
+
+    def need(self, column: str, key: str) -> Any:
+        """The value of a column, or at a path into one (`chosen.value`, `turns.0`), which params `key` asks for.
+
+        Refuses what is missing or empty here.
+        """
+        value = self._at(column, key)
         if value is None or value in ("", [], {}) or (isinstance(value, str) and not value.strip()):
             raise Refusal(f"{self.place}: {column}: {value!r} is empty; fill it ({key}) or take the row out")
         return value
 
     def digest(self) -> str:
-        """A name made of the content alone: neither order, nor format, nor a cell left empty changes it."""
-        told = {column: value for column, value in self.values.items() if value not in (None, "")}
-        line = json.dumps(told, ensure_ascii=False, sort_keys=True)
-        return hashlib.blake2b(line.encode(), digest_size=8).hexdigest()
+        return digest(self.values)
+
+
+def digest(values: Record) -> str:
+    """A name made of the content alone: neither order, nor format, nor a cell left empty changes it."""
+    told = {column: value for column, value in values.items() if value not in (None, "")}
+    line = json.dumps(told, ensure_ascii=False, sort_keys=True)
+    return hashlib.blake2b(line.encode(), digest_size=8).hexdigest()
 
 
 def _text(path: Path) -> str:

@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from . import chat, jsonl
+from . import model as models
 from .params import Refusal
 from .rows import Sampler
 
 # Up to this many tokens the whole score matrix costs less than the backward pass of torch's CPU flash attention, which
 # is 40% of a step of 150-token rows; longer rows would need memory with their square.
 _SHORT = 256
+COLUMNS = {"epoch": "epoch", "loss": "loss", "learning_rate": "lr", "eval_loss": "validation_loss"}
 _LIBRARIES = ("accelerate", "bitsandbytes", "peft", "tokenizers", "torch", "transformers", "trl")
 
 
@@ -69,14 +71,20 @@ def trainer(seed: int, grouped: bool, **options: Any) -> Any:
             """Cards hold paths and versions of this machine."""
 
     args, longest = options["args"], max(len(ids) for ids in options["train_dataset"]["input_ids"])
-    if args.device.type == "cpu" and longest <= _SHORT and not args.packing:
-        options["model"].set_attn_implementation("eager")
+    if not args.packing:
+        attend(options["model"], longest)
     made = Trainer(**options)
     made.remove_callback(PrinterCallback)
     return made
 
 
-def watch(validate: bool) -> Any:
+def attend(model: Any, longest: int) -> None:
+    """Eager attention where it is the faster one: on the CPU, for rows of no more than 256 tokens."""
+    if model.device.type == "cpu" and longest <= _SHORT:
+        model.set_attn_implementation("eager")
+
+
+def watch(validate: bool, section: str = "train") -> Any:
     """A callback: progress on stderr, whole checkpoints marked as such, and a loss that is no number stops the run."""
     from transformers import TrainerCallback
 
@@ -90,7 +98,7 @@ def watch(validate: bool) -> Any:
         def on_log(self, _args: Any, state: Any, _control: Any, logs: Any = None, **_: Any) -> None:
             seen = {name: float(logs[name]) for name in ("loss", "eval_loss", "grad_norm") if name in (logs or {})}
             if any(not math.isfinite(value) for value in seen.values()):
-                raise Refusal(f"step {state.global_step}: the loss is no number any more; lower train.lr")
+                raise Refusal(f"step {state.global_step}: the loss is no number any more; lower {section}.lr")
             if seen and state.is_world_process_zero:
                 said = "  ".join(f"{name} {value:.4f}" for name, value in seen.items())
                 print(f"step {state.global_step}/{state.max_steps}  {said}", file=sys.stderr, flush=True)
@@ -112,17 +120,26 @@ def checkpoint(folder: Path) -> str | None:
     return str(whole[-1]) if whole else None
 
 
-def table(history: list[dict[str, Any]]) -> str:
-    """The log as tab-separated steps: step, epoch, loss, lr, validation_loss."""
-    names = {"loss": "loss", "learning_rate": "lr", "eval_loss": "validation_loss"}
+def fit(trainer: Any, folder: Path, section: str, advice: str) -> None:
+    """Train, from the newest checkpoint on."""
+    import torch
+
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint(folder))
+    except torch.OutOfMemoryError:
+        raise Refusal(f"params.yaml: {section}.batch_size: out of memory; {advice}") from None
+
+
+def table(history: list[dict[str, Any]], columns: dict[str, str] = COLUMNS) -> str:
+    """The log as tab-separated steps; `columns` are names of the log and what the table calls them."""
     steps: dict[int, dict[str, float]] = {}
     for entry in history:
-        row = steps.setdefault(entry["step"], {"epoch": entry["epoch"]})
-        row |= {column: entry[name] for name, column in names.items() if name in entry}
-    columns = ["epoch", *names.values()]
-    lines = ["\t".join(["step", *columns])]
+        known = {column: entry[name] for name, column in columns.items() if entry.get(name) is not None}
+        if set(known) - {"epoch"}:
+            steps.setdefault(entry["step"], {}).update(known)
+    lines = ["\t".join(["step", *columns.values()])]
     for step, row in sorted(steps.items()):
-        cells = [f"{row[column]:.6g}" if column in row else "" for column in columns]
+        cells = [f"{row[column]:.6g}" if column in row else "" for column in columns.values()]
         lines.append("\t".join([str(step), *cells]))
     return "\n".join(lines) + "\n"
 
@@ -139,7 +156,8 @@ def save_adapter(model: Any, tokenizer: Any, base: Path, folder: Path) -> None:
 
     Its generation_config.json ends answers at every stop of the template, which the tokenizer's eos alone may not.
     """
-    model.save_pretrained(folder, save_embedding_layers=False)
+    # A trainer of preferences adds a second adapter, the copy that it compares with; it has no place in a model.
+    model.save_pretrained(folder, save_embedding_layers=False, selected_adapters=["default"])
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text("utf-8"))
@@ -152,3 +170,30 @@ def save_adapter(model: Any, tokenizer: Any, base: Path, folder: Path) -> None:
     generation = json.loads(path.read_text("utf-8")) if path.exists() else {}
     generation |= {"eos_token_id": chat.stop_ids(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     jsonl.write_text(folder / path.name, json.dumps(generation, indent=1, sort_keys=True) + "\n")
+
+
+def learner(base: Path, adapter: Path, dtype: str, quantize: str, longest: int) -> Any:
+    """The base with the adapter of a folder, which goes on learning; `longest` is the longest row in tokens."""
+    from peft import PeftModel
+
+    config = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
+    if config["peft_type"] != "LORA":  # PEFT lets only one adaptive adapter be, and the reference is a second one
+        raise Refusal("params.yaml: train.lora.adaptive: such an adapter learns no preferences; set false")
+    number = dtype if models.device().startswith("cuda") else "float32"
+    weights = models.load(base, dtype=number, quantize=None if quantize == "none" else quantize)
+    attend(weights, longest)
+    return PeftModel.from_pretrained(weights, str(adapter), is_trainable=True)
+
+
+def arguments(dtype: str, checkpointing: bool, seed: int, folder: Path) -> dict[str, Any]:
+    """What trainers of preferences share; their own defaults (bf16, checkpointing, dropout) are all overridden."""
+    import torch
+
+    number = models.dtype(dtype)
+    return {
+        "output_dir": str(folder), "seed": seed, "data_seed": seed, "report_to": "none", "disable_tqdm": True,
+        "bf16": number == torch.bfloat16, "fp16": number == torch.float16, "use_cpu": models.device() == "cpu",
+        "gradient_checkpointing": checkpointing, "disable_dropout": True, "optim": "adamw_torch", "weight_decay": 0.0,
+        "logging_nan_inf_filter": False, "dataloader_pin_memory": torch.cuda.is_available(),
+        "save_strategy": "steps", "save_total_limit": 1,
+    }  # fmt: skip

@@ -11,7 +11,8 @@ from .revision import Snapshot
 # What a text that says nothing, is cut off or goes in circles is to any judge; facts are another matter.
 PLAIN = ("null", "truncated", "looped")
 NO_CARD = "no judge card for this judge: `make judge-card`"
-PAIR = "tuned:base"
+# What a headline is about, by the key of compare.json that holds its difference.
+GAPS = {"difference": ("tuned", "base"), "aligned_difference": ("aligned", "tuned")}
 
 
 def judges(now: Snapshot) -> dict[str, str]:
@@ -60,52 +61,64 @@ def numbers(found: dict[str, Any] | None) -> dict[str, Any]:
     return {**empty, "n": 0, "clusters": 0, **(found or {})}
 
 
-def verdict(now: Snapshot) -> str:
+def verdict(now: Snapshot, key: str = "difference") -> str:
     """The result in one sentence, with its interval and its n; without a judge card, what needs no judge."""
-    gap = numbers(now.metric("compare", "difference"))
+    gap, (mine, other) = numbers(now.metric("compare", key)), GAPS[key]
     if gap["mean"] is None:
+        if key != "difference":
+            return f"Not decided between {mine} and {other}: {gap['reason'] or 'no text has a score of both'}"
         return "Nothing is compared yet: `dvc repro` makes reports/metrics/compare.json"
     if why := unusable(now):
-        return f"{passes(now)}; {why}"
-    kind = f"{now.metric('compare', 'score_kind') or 'score'}, 1 to 5; n = {gap['n']} in {gap['clusters']} items"
-    # No noise of seeds here: the base was trained with none, and the band is that of two trainings.
-    state = difference.state(gap)
-    if why := hidden(now):
-        return f"Not decided between tuned and base: {why}"
+        return f"{passes(now, key)}; {why}"
+    if why := hidden(now, key):
+        return f"Not decided between {mine} and {other}: {why}"
+    # The band is that of two trainings of the tuned model: the base has none, and these two share theirs.
+    wide = None if other == "base" or mine == "aligned" else band(now)
+    return _sized(gap, mine, other, now.metric("compare", "score_kind") or "score", wide)
+
+
+def _sized(gap: dict[str, Any], mine: str, other: str, score: str, wide: float | None) -> str:
+    """What the interval of a difference allows to say of it; `wide` is the noise of other training seeds."""
+    kind, state = f"{score}, 1 to 5; n = {gap['n']} in {gap['clusters']} items", difference.state(gap, wide)
     if state == "none":
-        return f"tuned − base is {signed(gap['mean'])} ({kind}: {gap['reason'] or 'too few for an interval'})"
+        return f"{mine} − {other} is {signed(gap['mean'])} ({kind}: {gap['reason'] or 'too few for an interval'})"
     size = f"{signed(gap['mean'])} [{signed(gap['low'])}, {signed(gap['high'])}] ({kind}, 95% interval)"
+    if state == "noise":
+        return f"{mine} and {other} differ by no more than other training seeds do, ±{figure(wide)}: {size}"
     if state == "equivalent":
-        return f"tuned and base are as good as each other, within ±{gap['margin']}: {size}"
+        return f"{mine} and {other} are as good as each other, within ±{gap['margin']}: {size}"
     if state == "open":
         # An open result is no proof that there is no difference: say what would have been seen.
         seen = f"; a true one of {figure(gap['detectable'])} would show 4 times in 5" if gap["detectable"] else ""
         by = "" if gap["low"] <= 0 <= gap["high"] else f" by sign flips of items ({chance(gap['p'])})"
-        return f"No difference shown between tuned and base{by}: {size}{seen}"
+        return f"No difference shown between {mine} and {other}{by}: {size}{seen}"
     ends = sorted((abs(gap["low"]), abs(gap["high"])))
     small = gap["p_equivalent"] is not None and gap["p_equivalent"] < difference.SURE
     words = f"{abs(gap['mean']):.2f} [{ends[0]:.2f}, {ends[1]:.2f}] ({kind}, 95% interval)"
     near = f", yet both are as good as each other within ±{gap['margin']}" if small else ""
-    return f"tuned is {'better' if state == 'higher' else 'worse'} than base by {words}{near}"
+    return f"{mine} is {'better' if state == 'higher' else 'worse'} than {other} by {words}{near}"
 
 
-def hidden(now: Snapshot) -> str:
+def hidden(now: Snapshot, key: str = "difference") -> str:
     """What failed judgements may hide of the difference: "" where its sign does not hang on them."""
     if now.metric("compare", "missing", "differs"):
         return "one system lost more verdicts than the other, so that their means are of other texts"
-    mean = now.metric("compare", "difference", "mean")
-    low, high = now.metric("compare", "difference", "bounds") or (mean, mean)
+    mean = now.metric("compare", key, "mean")
+    low, high = now.metric("compare", key, "bounds") or (mean, mean)
     if mean and (low if mean > 0 else -high) <= 0:
         return f"with the failed judgements at worst and at best the difference is {signed(low)} to {signed(high)}"
     return ""
 
 
-def passes(now: Snapshot) -> str:
+def passes(now: Snapshot, key: str = "difference") -> str:
     """The strict pass rates and McNemar's test of them: what a program checked, whoever judges."""
     test = now.metric("compare", "passes", "strict") or {}
-    shares = [_share(now, system) for system in ("tuned", "base")]
+    shares = [_share(now, system) for system in GAPS[key]]
     if None in shares or not test.get("n"):
         return "No score is shown"
+    if key != "difference":  # compare tests the pass rates of tuned and base alone
+        mine, other = GAPS[key]
+        return f"{mine} passes strict in {shares[0]} of {test['n']} texts, {other} in {shares[1]}"
     ours, theirs = test.get("only_left") or 0, test.get("only_right") or 0
     alone = f"{ours} pass in tuned only and {theirs} in base only"
     rates = f"{shares[0]} against {shares[1]} (n = {test['n']}; {alone}; McNemar {chance(test.get('p'))})"
@@ -122,9 +135,10 @@ def _share(now: Snapshot, system: str) -> str | None:
     return told({"mean": column["strict"], "low": low, "high": high}) if column.get("strict") is not None else None
 
 
-def preferred(now: Snapshot) -> str:
-    """The win rate of tuned over base; "" where it is withheld, where nothing was compared, or without a card."""
-    found = now.metric("compare", "preferences", "pairs", PAIR) or {}
+def preferred(now: Snapshot, key: str = "difference") -> str:
+    """The win rate of one over the other; "" where it is withheld, where nothing was compared, or without a card."""
+    mine, other = GAPS[key]
+    found = now.metric("compare", "preferences", "pairs", f"{mine}:{other}") or {}
     win = found.get("win") or {}
     if win.get("mean") is None or found.get("withheld") or unusable(now):
         return ""
@@ -133,11 +147,14 @@ def preferred(now: Snapshot) -> str:
         rate += "; it cannot be told from a preference for length, which is not identifiable"
     low, high = win.get("low"), win.get("high")
     if low is None or high is None:
-        return f"tuned beside base: {rate}"
+        return f"{mine} beside {other}: {rate}"
     if low <= 0.5 <= high:
-        return f"No preference shown between tuned and base: {rate}"
-    return f"{'tuned' if low > 0.5 else 'base'} is preferred to {'base' if low > 0.5 else 'tuned'}: tuned's {rate}"
+        return f"No preference shown between {mine} and {other}: {rate}"
+    first, second = (mine, other) if low > 0.5 else (other, mine)
+    return f"{first} is preferred to {second}: {mine}'s {rate}"
 
 
 def lines(now: Snapshot) -> list[str]:
-    return [line for line in (verdict(now), preferred(now)) if line]
+    """Tuned against base, and where preferences were learnt what these brought on top: score, then win rate."""
+    keys = [key for key, (mine, _) in GAPS.items() if mine in now.systems or key == "difference"]
+    return [line for key in keys for line in (verdict(now, key), preferred(now, key)) if line]

@@ -67,8 +67,87 @@ def card(**more: Any) -> dict[str, Any]:
     return {**made, "over_rejected": share, "length": slope, "blind_to": [], **more}
 
 
-def metrics() -> dict[str, Any]:
-    """What a sound run leaves; small, but of the shape that the stages write."""
+def strategy(n: int, auc: float, longer: int) -> dict[str, Any]:
+    """A column of the audit of pairs; the longer side is chosen in `longer` of them."""
+    near = {"auc": auc, "low": auc - 0.05, "high": min(1.0, auc + 0.05), "reason": ""}
+    top = [{"ngram": "！", "side": "rejected", "chosen": 0, "rejected": n}]
+    length = {"mean": 4.5, "low": 2.0, "high": 7.0, "longer": longer, "shorter": n - longer, "auc": longer / n}
+    return {"n": n, "share": n / 20, "length": length, "ngrams": {**near, "equal": near, "folds": 5, "top": top}}
+
+
+def drawn(reward: float) -> dict[str, Any]:
+    """Metrics of the rollouts of one model: two prompts of four have no spread."""
+    share = {"n": 16, "clusters": 2, "mean": reward, "low": reward - 0.1, "high": reward + 0.1, "reason": ""}
+    zero = {"n": 2, "share": 0.5}
+    functions = {name: {**share, "spread": 0.25, "zero_spread": zero} for name in ("banned", "length")}
+    return {
+        "n": 4, "samples": 4, "reward": share, "functions": functions, "spread": 0.125, "constant": [], "refusals": [],
+        "zero_spread": {**zero, "full": 1, "same": 1}, "length": {"rho": 0.25, "low": -0.1, "high": 0.5, "reason": ""},
+    }  # fmt: skip
+
+
+def learnt() -> dict[str, Any]:
+    """The metrics of preference learning by DPO, but for what compare and evaluate say of it."""
+    share = {"n": 6, "clusters": 2, "mean": 0.75, "low": 0.5, "high": 0.9, "reason": ""}
+    flag = "weak: shortcut: character n-grams tell chosen from rejected, AUC 0.990 > 0.95 (at equal length 0.990): !"
+    likelier = {"all": share, "fake": share, "weak": share}
+    bins = [{"from": 0.5, "to": 0.6, "n": 0, "p": None, "right": None}]
+    bins += [{"from": 0.6, "to": 0.7, "n": 2, "p": 0.625, "right": 0.5}, {"from": 0.9, "to": 1.0, "n": 4, "p": 0.96,
+                                                                          "right": 1.0}]  # fmt: skip
+    return {
+        "pairs": {
+            "n": 20, "strategies": {"fake": strategy(10, 0.5, 5), "weak": strategy(10, 0.99, 10)},
+            "all": strategy(20, 0.8, 15), "flags": [{"name": "shortcut", "strategy": "weak", "line": flag}],
+        },
+        "reward": {
+            "n": 6, "accuracy": likelier, "margin": {kind: {**share, "mean": 1.5} for kind in likelier},
+            "calibration": {"n": 6, "bins": bins, "ece": 0.125, "brier": 0.2}, "warnings": [], "refusals": [],
+            "length": {"rho": None, "low": None, "high": None, "reason": "no variance: within a type all are equal"},
+        },
+        "rollout/tuned": drawn(0.5),
+        "rollout/aligned": drawn(0.75),
+        "align": {
+            "method": "dpo", "steps": 30, "before": {"sum": likelier, "token": likelier}, "warnings": [],
+            "after": {"sum": likelier, "token": likelier, "reward": likelier},
+            "logp": {"chosen": {"before": -1.25, "after": -1.0}, "rejected": {"before": -1.5, "after": -3.0}},
+        },
+    }  # fmt: skip
+
+
+def effect(systems: tuple[str, ...], mean: float, state: str) -> dict[str, Any]:
+    """A figure of the block `alignment`: each system, and aligned - tuned."""
+    share = {"n": 4, "clusters": 2, "mean": 0.25, "low": 0.1, "high": 0.4}
+    less = {**gap(mean, mean - 0.1, mean + 0.1), "state": state, "sentence": "", "reason": ""}
+    return {"systems": dict.fromkeys(systems, share), "difference": less}
+
+
+def align(found: dict[str, Any]) -> None:
+    """Put an aligned model beside the others: half a point better than the tuned one, and with fewer defects."""
+    found |= learnt() | {"judge/aligned": {"n": 4, "outcomes": {"ok": 4}, "judge_ids": {"ad": "j1"}}}
+    compare, rolled = found["compare"], ("aligned", "tuned")
+    systems = ("golden", *rolled, "base")
+    for block in (compare["overall"], *compare["by_type"].values()):
+        block["aligned"] = column(4.5, 1.0)
+    for block in (compare, *compare["by_type"].values()):
+        block["aligned_difference"] = gap(0.5, 0.25, 0.75)
+        block["best"]["aligned"] = 1
+    compare["preferences"]["pairs"]["aligned:tuned"] = pair()
+    compare["alignment"] = {
+        "defects": {"banned": effect(systems, -0.2, "lower"), "unsupported": effect(systems, 0.0, "open")},
+        "rollouts": {
+            "n": {"aligned": 16, "tuned": 16}, "reward": effect(rolled, 0.25, "higher"),
+            "functions": {"length": effect(rolled, -0.3, "lower")}, "defects": {"banned": effect(rolled, -0.1, "open")},
+        },
+        "signal": {"rho": 0.5, "low": 0.25, "high": 0.75, "n": 4, "reason": "", "judged": 16, "scored": 15},
+        "price": {name: {"bits_per_byte": 0.35, "perplexity": 1.5, "distinct_2": 0.3, "distinct_4": 0.5, "length": 1.05}
+                  for name in systems},
+    }  # fmt: skip
+    for key in ("rules", "stops", "copies", "likelihood", "decoding", "layouts", "verses", "styles"):
+        found["evaluate"][key]["aligned"] = found["evaluate"][key]["tuned"]
+
+
+def metrics(aligned: bool = False) -> dict[str, Any]:
+    """What a sound run leaves, with preference learning or without; small, but of the shape that the stages write."""
     systems = {"golden": column(4.5, 1.0), "tuned": column(4.0, 0.75), "base": column(1.5, 0.0)}
     best = {"golden": 2, "tuned": 1, "base": 0, "tie": 1, "n": 4}
     block = {
@@ -167,6 +246,8 @@ def metrics() -> dict[str, Any]:
                   "parameters": {"trainable": 100_000}},
         "merge": {"prompts": 8, "largest_difference": 0.00002, "tolerance": 0.001, "greedy_match": 1.0},
     }  # fmt: skip
+    if aligned:
+        align(found)
     # Through JSON, so that the parts above are shared by nobody.
     copied: dict[str, Any] = json.loads(json.dumps(found))
     return copied
@@ -177,13 +258,14 @@ PARAMS: dict[str, Any] = {
     "train": {"lr": 0.001, "epochs": 12, "batch_size": 4, "accumulation": 1, "packing": None},
     "accept": {"checks": ["type", "length"], "temperatures": [0.3]}, "filter": {"density": {"log": ["length"]}},
     "answer": {"presets": {"greedy": {}, "sample": {}}}, "privacy": {"local_only": True},
-    "judge": {"max_failed": 0.25}, "compare": {"tie": 0.05, "margin": 0.1},
+    "judge": {"max_failed": 0.25}, "compare": {"tie": 0.05, "margin": 0.1}, "audit": {"max_shortcut_auc": 0.95},
+    "rewards": {"weights": {"banned": 1.0, "length": 0.5}},
 }  # fmt: skip
 
 
-def sound(**edits: Any) -> Snapshot:
+def sound(aligned: bool = False, **edits: Any) -> Snapshot:
     """The sound run, calibrated with people, with one metric set: `compare__overall__tuned__stop_rate=0.5`."""
-    found = metrics() | {"human": {"label": {"judge": {"uncalibrated": ""}}}}
+    found = metrics(aligned) | {"human": {"label": {"judge": {"uncalibrated": ""}}}}
     for place, value in edits.items():
         *way, last = place.split("__")
         target: Any = found

@@ -130,3 +130,15 @@ def test_numbers_of_other_params_are_told(toy: Path) -> None:
     assert line in banner.alerts(now, Snapshot("main"))
     now = Snapshot("here", "", metrics(), {**PARAMS, "train": {"epochs": 7}})
     assert line not in banner.alerts(now, Snapshot("main"))
+
+
+def test_the_stop_rate_is_that_of_what_is_shipped() -> None:
+    assert banner.alerts(sound(aligned=True), sound()) == []
+    assert banner.alerts(sound(aligned=True, compare__overall__tuned__stop_rate=0.5), sound()) == []
+    ((kind, line),) = banner.alerts(sound(aligned=True, compare__overall__aligned__stop_rate=0.5), sound())
+    assert (kind, line[:53]) == ("bad", "50.0% of aligned answers do not stop by themselves (a")
+
+
+def test_chosen_texts_that_fell_are_told_at_the_top() -> None:
+    now = sound(aligned=True, align__warnings=["chosen texts have become less likely"])
+    assert banner.alerts(now, now) == [("bad", "preference learning: chosen texts have become less likely")]

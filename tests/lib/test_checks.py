@@ -29,7 +29,7 @@ def rules(tmp_path: Path) -> facts.Rules:
     contract = {"require": [], "forbid": [], "length": [1, 500]}
     values: dict[str, Any] = {
         "folder": str(tmp_path), "name": "", "facts": {"slot": "", "at_least": 0}, "foreign": [], "also": [],
-        "banned": ["bad"], "encouraged": [], "forbid": [], "types": {"t": contract},
+        "banned": ["bad"], "exaggerated": ["^wow"], "encouraged": [], "forbid": [], "types": {"t": contract},
     }  # fmt: skip
     return facts.Rules.model_validate(values)
 

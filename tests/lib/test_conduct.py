@@ -153,3 +153,12 @@ def test_styles_name_writer_and_reference() -> None:
     ]
     assert told[2][told[0].index("AUC")] == "0.97"
     assert told[3:] == [["", "n", "median", "p95", "longest"], ["tuned", "5", "4.00", "8.50", "11"]]
+
+
+def test_first_attempts_are_those_of_what_is_shipped() -> None:
+    rules = {name: {"length": {"mean": mean}} for name, mean in (("tuned", 0.25), ("aligned", 0.75))}
+    found = {"accepted": {"length": {"mean": 1.0}}, "rules": rules, "decoding": {"aligned": {"greedy": {"runs": 3}}}}
+    for overall, first in (({"tuned": {}}, "25.0%"), ({"tuned": {}, "aligned": {}}, "75.0%")):
+        now = state(ACCEPT, accept=climb(), evaluate=found, compare={"overall": overall})
+        assert rows(conduct.delivered(now))[1] == ["length", first, "100.0%"]
+    assert "<h3>aligned</h3>" in conduct.decoding(state(evaluate=found), OLD)

@@ -46,3 +46,13 @@ def test_money_is_told_where_the_environment_has_prices(monkeypatch: pytest.Monk
     assert costs.money(now) == said
     monkeypatch.setenv("TEACHER_PRICE_IN", "four")
     assert costs.money(now) == ""
+
+
+def test_a_model_that_was_not_made_has_no_row() -> None:
+    bill = {"tokens": {"in": 5, "out": 5}}
+    asked = {"judge/tuned": {"n": 4, **bill}, "judge/samples": {"n": 2, **bill}, "judge/aligned": {"n": 0, **bill}}
+    page = costs.section(state(**asked), OLD)
+    assert [row[0] for row in rows(page)[1:]] == ["judge@tuned", "judge@samples", "all stages"]
+    assert "No tokens" not in plain(page)
+    asked["judge/aligned"] = {"n": 4, **bill}
+    assert "judge@aligned" in plain(costs.section(state(**asked), OLD))

@@ -60,3 +60,21 @@ def test_nothing_in_a_text_opens_markup() -> None:
     now.metrics["compare"]["by_type"] = {"a|b\n<script>": now.metrics["compare"]["by_type"]["ad"]}
     said = digest.summary(now, SAME)
     assert "| a\\|b &lt;script> |" in said
+
+
+def test_the_aligned_model_has_its_line_row_and_columns() -> None:
+    said = digest.summary(sound(aligned=True), SAME)
+    for words in (
+        "**aligned is better than tuned by 0.50", "| aligned | 4 | 4.50 (4 scored) | 100.0% |",
+        "| type | golden | aligned | tuned | base | tuned − base | aligned − tuned | aligned − tuned at BASE |",
+        "| An ad | 4.50 | 4.50 | 4.00 | 1.50 | +2.50 [+2.20, +2.80] | +0.50 [+0.25, +0.75] |",
+    ):  # fmt: skip
+        assert words in said, words
+    assert "aligned" not in digest.summary(sound(), SAME)
+    crowd = sound(aligned=True)
+    blocks: dict[str, Any] = crowd.metrics["compare"]["by_type"]
+    blocks |= {f"kind {i}": blocks["ad"] for i in range(40)}
+    crowd.metrics["compare"]["controls"] = {f"control {i}": {"mean": 0.5} for i in range(40)}
+    old = copy.deepcopy(SAME)
+    old.params.update({f"key{i}": i for i in range(40)})
+    assert 50 < len(digest.summary(crowd, old).splitlines()) <= digest.LINES

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from stages.lib import facts, jsonl
+from stages.lib import checks, facts, jsonl
 from stages.lib.params import Refusal
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +36,8 @@ SHEET: dict[str, Any] = {
 def rules(**changes: Any) -> facts.Rules:
     values: dict[str, Any] = {
         "folder": ".", "name": "name", "facts": {"slot": "ingredients", "at_least": 2},
-        "foreign": ["ingredients", "numbers"], "also": ["effects"], "banned": ["YYDS", "神器"], "encouraged": [],
+        "foreign": ["ingredients", "numbers"], "also": ["effects"], "banned": ["YYDS", "神器"],
+        "exaggerated": ["^[^不]*(立刻|永久)"], "encouraged": [],
         "forbid": ["#"],
         "types": {"ad": {"require": ["^现在", "点击.{0,9}$"], "forbid": ["第一"], "length": [10, 60]}},
     }  # fmt: skip
@@ -158,6 +159,8 @@ GOOD = "现在认识泛醇舒缓面霜，泛醇与NP舒缓泛红。点击了解�
         (GOOD.replace("NP", "NP与泛醌"), {"foreign"}),
         (GOOD.replace("与NP", "与NP各9%"), {"foreign"}),
         (GOOD.replace("舒缓泛红", "真yyds"), {"banned"}),
+        (GOOD.replace("舒缓泛红", "立刻舒缓泛红"), {"exaggerated"}),
+        (GOOD.replace("舒缓泛红", "不说永久有效"), set()),
         (GOOD.replace("舒缓泛红", "舒缓泛红" * 10), {"length"}),
         (GOOD.replace("舒缓泛红", "深层补水"), {"all_facts"}),
         (GOOD.replace("认识", "认识角鲨烷补水面霜和"), {"all_facts", "foreign"}),
@@ -165,9 +168,12 @@ GOOD = "现在认识泛醇舒缓面霜，泛醇与NP舒缓泛红。点击了解�
 )
 def test_check_names_the_rule_that_fails(text: str, failed: set[str]) -> None:
     hits = facts.check(text, "ad", SHEET, rules(), TINY)
-    assert set(hits) == {"type", "name", "facts", "foreign", "banned", "length", "all_facts"}
-    assert {rule for rule, found in hits.items() if found} - {"all_facts"} == failed - {"all_facts"}
+    assert set(hits) == set(checks.FACTS)
+    assert {rule for rule, found in hits.items() if found} - {"all_facts", "unsupported"} == failed - {"all_facts"}
     assert bool(hits["all_facts"]) == bool(failed)
+    assert set(hits["foreign"]) <= set(hits["unsupported"])
+    if "深层补水" in text and "深层补水" not in str(SHEET):
+        assert hits["unsupported"], "an effect of another product, of a slot of `also`"
 
 
 def test_a_word_inside_the_product_name_is_not_a_named_fact() -> None:
@@ -199,6 +205,8 @@ def test_a_slot_that_the_vocabulary_lacks_is_refused() -> None:
     "changes",
     [
         {"forbid": ["("]},
+        {"exaggerated": ["("]},
+        {"exaggerated": None},
         {"types": {"ad": {"require": ["["], "forbid": [], "length": [1, 2]}}},
         {"types": {"ad": {"require": [], "forbid": [], "length": [1]}}},
         {"facts": {"slot": "ingredients", "at_least": -1}},

@@ -100,3 +100,15 @@ def test_a_limit_may_be_left_out() -> None:
     assert gate.limit("MIN_SCORE", None, 1, 5) is None
     assert gate.limit("MIN_SCORE", " ", 1, 5) is None
     assert gate.limit("MIN_SCORE", "4.2", 1, 5) == 4.2
+
+
+def test_it_is_about_what_is_shipped() -> None:
+    now = sound(aligned=True, compare__overall__aligned__bounds=[4.5, 4.5], compare__overall__tuned__score=1.0)
+    assert gate.reasons(now, before(4.0), 4.5, 0.1) == []
+    assert gate.reasons(now, before(4.0), 4.6, None) == ["aligned scores 4.50 [4.40, 4.60], under MIN_SCORE 4.6"]
+    assert gate.reasons(now, before(4.75), None, 0.2) == [
+        "aligned lost 0.25 against main (no interval), more than MAX_REGRESSION 0.2"
+    ]
+    assert gate.reasons(sound(aligned=True, compare__overall__aligned__score=None), before(4.0), 1.0, None) == [
+        "aligned has no score; MIN_SCORE is 1"
+    ]

@@ -23,7 +23,7 @@ def rules(tmp_path: Path) -> facts.Rules:
     (tmp_path / "style.json").write_text(json.dumps({"function_words": ["的", "了"]}))
     values: dict[str, Any] = {
         "folder": str(tmp_path), "name": "", "facts": {"slot": "", "at_least": 0}, "foreign": [], "also": [],
-        "banned": [], "encouraged": [], "forbid": [], "types": {},
+        "banned": [], "encouraged": [], "exaggerated": [], "forbid": [], "types": {},
     }  # fmt: skip
     return facts.Rules.model_validate(values)
 

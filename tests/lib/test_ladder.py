@@ -84,10 +84,10 @@ def test_nothing_is_drawn_once_all_are_answered() -> None:
 def test_the_best_is_the_likeliest_per_token() -> None:
     long, short = Candidate("long", 40, -0.2), Candidate("short", 4, -0.5)
     assert long.n_new * -0.2 < short.n_new * -0.5, "its sum is the lower one"
-    assert ladder.best([short, long]) is long
-    unknown = [Candidate(name, 0, None) for name in "xyz"]
+    assert ladder.best([("r", short), ("r", long)]) == ("r", long)
+    unknown = [(name, Candidate("same", 0, None)) for name in "xyz"]
     assert ladder.best(unknown) is unknown[0]
-    assert ladder.best([unknown[1], short]) is short
+    assert ladder.best([unknown[1], ("r", short)]) == ("r", short)
 
 
 @given(st.lists(st.lists(st.lists(st.tuples(st.booleans(), st.floats(-9, 0)), max_size=3), min_size=3, max_size=3)))
@@ -186,3 +186,58 @@ def test_an_answer_that_was_cut_off_is_asked_again() -> None:
     assert (row["text"], row["accepted"], row["finish"]) == ("cut", False, "length")
     (row,) = ladder.climb(records, rungs, check, lambda _: None, whole=False)
     assert (row["text"], row["rung"], row["finish"]) == ("cut", "first", "length")
+
+
+def worth(asked: list[list[str]]) -> ladder.Reward:
+    """A reward that is the number at the end of a text; what it is asked of is noted."""
+
+    def reward(_: Sequence[Record], texts: Sequence[str]) -> list[float]:
+        asked.append(list(texts))
+        return [float(words[1:]) for words in texts]
+
+    return reward
+
+
+def test_ranked_by_reward_the_best_of_the_first_rungs_answers_every_record() -> None:
+    first = rung("first", {"a": [("a1", 4, None)], "b": [("b9", 4, None)], "c": [("x9", 4, None)]}, 0.0)
+    warm = rung("warm", {"a": [("a2", 3, -9.0), ("a1", 3, -0.1), ("x7", 3, -0.1)], "b": [("b8", 3, -0.1)], "c": []})
+    hot = rung("hot", {"c": [("c3", 2, -0.1), ("c5", 2, -0.9)]}, 0.9)
+    asked: list[list[str]] = []
+    said: list[str] = []
+    records = [record(name) for name in "abc"]
+    rows = ladder.climb(records, [first, warm, hot], odd, said.append, reward=worth(asked), together=2)
+    assert [(row["text"], row["rung"], row["n_attempts"]) for row in rows] == [
+        ("a2", "warm", 4), ("b9", "first", 2), ("c5", "hot", 3),
+    ]  # fmt: skip
+    # Only what passes is asked for, and of a record that has its answer no more is drawn.
+    assert asked == [["a1", "b9"], ["a2", "a1", "b8"], ["c3", "c5"]]
+    assert [attempt.get("reward") for attempt in rows[0]["attempts"]] == [1.0, 2.0, 1.0, None]
+    assert "reward" not in rows[0]["attempts"][3]
+    assert said == ["first: 2 of 3 accepted, 1 open", "warm: 2 of 3 accepted, 1 open", "hot: 1 of 1 accepted, 0 open"]
+    found = ladder.summary(rows, ["first", "warm", "hot"])
+    assert [found["rungs"][name]["accepted"] for name in ("first", "warm", "hot")] == [1, 1, 1]
+    assert [found["rungs"][name]["open"] for name in ("first", "warm", "hot")] == [3, 2, 1]
+    assert found["accepted"]["mean"] == 1.0
+
+
+def test_of_equal_rewards_the_earlier_answer_stands_whatever_its_log_probability() -> None:
+    first = rung("first", {"a": [("a3", 4, None)]}, 0.0)
+    warm = rung("warm", {"a": [("a3", 3, -0.1), ("a3.0000001", 3, -0.1)]})
+    (row,) = ladder.climb([record("a")], [first, warm], odd, lambda _: None, reward=worth([]), together=2)
+    assert (row["text"], row["rung"]) == ("a3", "first")
+
+
+def test_without_a_passing_candidate_no_reward_is_asked_for() -> None:
+    asked: list[list[str]] = []
+    rungs = [rung("first", {"a": [("x", 4, None)]}), rung("warm", {"a": [("y", 4, None)]})]
+    (row,) = ladder.climb([record("a")], rungs, odd, lambda _: None, reward=worth(asked), together=2)
+    assert (asked, row["text"], row["accepted"]) == ([], "x", False)
+
+
+def test_a_row_tells_how_its_own_answer_ended() -> None:
+    cut = Rung("warm", 0.5, lambda rows: [[Candidate("a2", 9, -0.1, "length")] for _ in rows])
+    rungs, asked = [rung("first", {"a": [("a1", 4, None)]}), cut], worth([])
+    (row,) = ladder.climb([record("a")], rungs, odd, lambda _: None, whole=False, reward=asked, together=2)
+    assert (row["text"], row["rung"], row["finish"]) == ("a2", "warm", "length")
+    (row,) = ladder.climb([record("a")], rungs, odd, lambda _: None, reward=asked, together=2)
+    assert (row["text"], row["rung"], row["finish"]) == ("a1", "first", "stop")

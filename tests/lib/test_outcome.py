@@ -14,18 +14,19 @@ from .finished import PARAMS, metrics, sound
 from .keeping import judgement, keep, write
 from .markup import plain, rows
 
+JUDGED = outcome.judgements(sound())
 IDS = [f"p{i}/ad/{n}" for i in range(6) for n in range(2)]
 
 
 def revised(old: list[dict[str, Any]], **more: Any) -> Snapshot:
     """A revision whose judgements on tuned are in the cache."""
-    return Snapshot("main", "", metrics(), PARAMS, lock={outcome.JUDGED: keep(old), **more})
+    return Snapshot("main", "", metrics(), PARAMS, lock={JUDGED: keep(old), **more})
 
 
 @pytest.fixture
 def pair(toy: Path) -> tuple[Snapshot, Snapshot]:
     """Of twelve texts of six items seven are better by a half, one is much worse, four are the same."""
-    write(outcome.JUDGED, [judgement(name, 4.0 if i != 3 else 1.5) for i, name in enumerate(IDS)])
+    write(JUDGED, [judgement(name, 4.0 if i != 3 else 1.5) for i, name in enumerate(IDS)])
     return sound(), revised([judgement(name, 3.5 if i < 8 else 4.0) for i, name in enumerate(IDS)])
 
 
@@ -53,21 +54,21 @@ def test_texts_that_improved_and_regressed_have_links(pair: tuple[Snapshot, Snap
 
 
 def test_a_change_no_larger_than_a_tie_is_none(toy: Path) -> None:
-    write(outcome.JUDGED, [judgement(name, 4.8) for name in IDS])
+    write(JUDGED, [judgement(name, 4.8) for name in IDS])
     page = plain(outcome.section(sound(), revised([judgement(name, 4.75) for name in IDS])))
     assert "0 of 12 texts score higher than at main, 0 lower" in page
 
 
 def test_an_id_cannot_leave_its_link(toy: Path) -> None:
     bad = '"><script>x</script>'
-    write(outcome.JUDGED, [judgement(bad, 4.0), judgement("b", 4.0)])
+    write(JUDGED, [judgement(bad, 4.0), judgement("b", 4.0)])
     page = outcome.section(sound(), revised([judgement(bad, 3.0), judgement("b", 4.0)]))
     assert "<script>" not in page
     assert 'href="#%22%3E%3Cscript%3Ex%3C/script%3E"' in page
 
 
 def test_scores_of_another_judge_are_not_compared(toy: Path) -> None:
-    write(outcome.JUDGED, [judgement(name, 4.0) for name in IDS])
+    write(JUDGED, [judgement(name, 4.0) for name in IDS])
     old = revised([judgement(name, 3.0, judge="j2") for name in IDS])
     found = outcome.changes(sound(), old)
     assert found["all"]["mean"] is None
@@ -77,8 +78,8 @@ def test_scores_of_another_judge_are_not_compared(toy: Path) -> None:
 
 
 def test_without_the_old_texts_the_means_remain(toy: Path) -> None:
-    write(outcome.JUDGED, [judgement(name, 4.0) for name in IDS])
-    old = Snapshot("main", "", metrics(), PARAMS, lock={outcome.JUDGED: "0" * 32})
+    write(JUDGED, [judgement(name, 4.0) for name in IDS])
+    old = Snapshot("main", "", metrics(), PARAMS, lock={JUDGED: "0" * 32})
     old.metrics["compare"]["overall"]["tuned"]["score"] = 3.75
     found = outcome.changes(sound(), old)
     assert found["all"]["mean"] == 0.25
@@ -91,14 +92,14 @@ def test_without_the_old_texts_the_means_remain(toy: Path) -> None:
 
 
 def test_rows_of_an_older_form_are_left_alone(toy: Path) -> None:
-    write(outcome.JUDGED, [judgement(name, 4.0) for name in IDS])
+    write(JUDGED, [judgement(name, 4.0) for name in IDS])
     old = revised([{"id": name, "score": 4.0} for name in IDS])
     assert outcome.judged(sound(), old) is None
     assert outcome.dimensions(sound(), old) == {}
 
 
 def test_dimensions_share_one_correction(toy: Path) -> None:
-    write(outcome.JUDGED, [judgement(name, 4.0, facts=3 + i % 2) for i, name in enumerate(IDS)])
+    write(JUDGED, [judgement(name, 4.0, facts=3 + i % 2) for i, name in enumerate(IDS)])
     found = outcome.dimensions(sound(), revised([judgement(name, 4.0, facts=3) for name in IDS]))
     assert found["ad"]["facts"]["mean"] == 0.5
     assert found["ad"]["facts"]["p_holm"] == found["ad"]["facts"]["p"]
@@ -107,7 +108,7 @@ def test_dimensions_share_one_correction(toy: Path) -> None:
 def test_a_change_inside_the_noise_is_said_to_be_noise(toy: Path) -> None:
     lock = "schema: '2.0'\nstages:\n  train:\n    cmd: x\n    outs: [{path: data/judgements/tuned.jsonl, md5: cc}]\n"
     Path("dvc.lock").write_text(lock)
-    write(outcome.JUDGED, [judgement(name, 4.0 + (i // 2) / 100) for i, name in enumerate(IDS)])
+    write(JUDGED, [judgement(name, 4.0 + (i // 2) / 100) for i, name in enumerate(IDS)])
     old = revised([judgement(name, 3.8) for name in IDS])
     now = sound(seeds={"of": noise.of(lock), "score": {"band": 0.5}})
     assert outcome.sentence(now, old, outcome.changes(now, old)).endswith(": inside the noise of other seeds, ±0.50")
@@ -123,7 +124,7 @@ def test_passes_that_came_and_went(toy: Path) -> None:
 
     write(outcome.CHECKED, checks({"a", "b"}))
     old = Snapshot("main", "", metrics(), PARAMS, lock={outcome.CHECKED: keep(checks({"b", "c"}))})
-    assert outcome.flipped(old) == (["a"], ["c"], 4)
+    assert outcome.flipped(sound(), old) == (["a"], ["c"], 4)
     said = plain(outcome.section(sound(), old))
     assert "1 of 4 texts pass strict that did not, 1 no longer pass it." in said
 
@@ -134,3 +135,30 @@ def test_means_of_other_test_records_are_no_difference(toy: Path) -> None:
     now.lock["data/test.jsonl"] = "a" * 32
     assert outcome.changes(now, old) == {}
     assert outcome.sentence(now, old, {}) == "tuned here less tuned at main: other test records"
+
+
+def test_each_side_is_read_by_what_it_ships(toy: Path) -> None:
+    """Here the aligned texts, at the revision the tuned ones: what is handed out, however it was trained."""
+    now, plain_run = sound(aligned=True), sound()
+    assert (outcome.judgements(now), outcome.judgements(plain_run)) == ("data/judgements/aligned.jsonl", JUDGED)
+    write(outcome.judgements(now), [judgement(name, 4.5) for name in IDS])
+    write(JUDGED, [judgement(name, 2.0) for name in IDS])
+    old = revised([judgement(name, 4.0 + i / 100) for i, name in enumerate(IDS)])
+    found = outcome.changes(now, old)
+    assert found["all"]["mean"] == pytest.approx(0.445)
+    assert outcome.sentence(now, old, found).startswith("aligned here less tuned at main: +0.4")
+    assert outcome.versus(now, old) == "aligned − tuned at BASE"
+    assert outcome.versus(now, Snapshot("main", "first run")) == "aligned − aligned at BASE"
+    assert outcome.versus(plain_run, old) == "tuned − tuned at BASE"
+    old.metrics["compare"]["overall"]["aligned"] = {"score": 4.0}
+    assert outcome.sentence(now, old, {}).startswith("aligned here less aligned at main: ")
+    assert outcome.changes(now, old)["all"]["mean"] == 0.5, "its aligned texts are not kept: the means remain"
+
+
+def test_passes_are_counted_in_what_is_shipped(toy: Path) -> None:
+    rows_here = [{"id": "a", "system": s, "strict": s == "aligned"} for s in ("aligned", "tuned")]
+    write(outcome.CHECKED, rows_here)
+    lock = {outcome.CHECKED: keep([{"id": "a", "system": "tuned", "strict": False}])}
+    old = Snapshot("main", "", metrics(), PARAMS, lock=lock)
+    assert outcome.flipped(sound(aligned=True), old) == (["a"], [], 1)
+    assert outcome.flipped(sound(), old) == ([], [], 1)

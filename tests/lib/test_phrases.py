@@ -26,7 +26,7 @@ RULES = facts.Rules.model_validate(RECIPE["rules"])
 WORLD = facts.vocabulary(ROOT / RULES.folder / "vocabulary.json")
 PRODUCTS = jsonl.read(ROOT / "data/raw/brand/products.jsonl", "id", "name")
 PROMPTS = {name: prompts.folder(ROOT / "prompts/brand" / name) for name in ("generate", "clean", "reject")}
-STRICT = ("type", "name", "facts", "foreign", "banned", "length")
+STRICT = ("type", "name", "facts", "foreign", "banned", "exaggerated", "length")
 
 
 def body(prompt: prompts.Prompt, product: dict[str, Any], kind: str, **more: Any) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def test_faults_come_at_their_rates_and_every_kind_comes(raw: list[dict[str, Any
         whole = row["finish"] == "stop" and not text.startswith("很抱歉") and not text.endswith("请放心。")
         seen["no_call" if row["type"].startswith("paid") else "no_person"] += whole and not closed
     assert set(seen) == set(bank["faults"])
-    assert min(seen.values()) >= 3, seen
+    assert min(seen.values()) >= 2, seen
 
 
 def test_some_sheets_get_nearly_the_same_words_for_two_types(raw: list[dict[str, Any]]) -> None:
@@ -205,21 +205,93 @@ def test_the_person_and_call_rounds_close_a_text_and_leave_a_closed_one(texts: l
     assert closed == 280
 
 
-def test_worse_texts_are_worse_in_the_way_that_was_asked(texts: list[dict[str, Any]]) -> None:
+def own_facts(row: dict[str, Any], text: str) -> set[str]:
+    bare = text.replace(row["facts"]["name"], "")
+    return {word for slot in ("ingredients", "effects") for word in facts.own(row["facts"], slot) if word in bare}
+
+
+def even(texts: list[dict[str, Any]], worse: list[str]) -> None:
+    """Neither side of the pairs is longer, on the whole or in most of them."""
+    gaps = [len(row["text"]) - len(text) for row, text in zip(texts, worse, strict=True)]
+    assert abs(sum(gaps) / len(gaps)) < 1.5
+    assert max(map(abs, gaps)) <= 25
+    assert max(sum(gap > 0 for gap in gaps), sum(gap < 0 for gap in gaps)) < 0.4 * len(gaps)
+
+
+@pytest.fixture(scope="module")
+def worse(sound: Respond, texts: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """A worse text of each kind that needs no changes, for every text of every sheet."""
+    return {
+        name: [sound(body(PROMPTS["reject"][name], r["facts"], r["type"], text=r["text"])).text for r in texts]
+        for name in ("weak", "exaggerated")
+    }
+
+
+def test_a_weak_text_is_as_long_and_obeys_its_type_but_tells_less(
+    texts: list[dict[str, Any]], worse: dict[str, list[str]]
+) -> None:
+    even(texts, worse["weak"])
+    fewer = 0
+    for row, weak in zip(texts, worse["weak"], strict=True):
+        hits = check(row, text=weak)
+        assert not any(hits[rule] for rule in ("type", "name", "foreign", "banned", "exaggerated", "length")), weak
+        assert own_facts(row, weak) <= own_facts(row, row["text"])
+        fewer += own_facts(row, weak) < own_facts(row, row["text"])
+    assert len(worse["weak"]) == 1260
+    # The others no longer say which ingredient does what, or tell an effect in the name of the whole only.
+    assert fewer > 0.85 * len(texts)
+
+
+def test_an_exaggerated_text_is_as_long_and_promises_what_the_check_finds(
+    texts: list[dict[str, Any]], worse: dict[str, list[str]]
+) -> None:
+    even(texts, worse["exaggerated"])
+    found, banned = 0, 0
+    for row, loud in zip(texts, worse["exaggerated"], strict=True):
+        hits = check(row, text=loud)
+        assert not any(hits[rule] for rule in ("type", "name", "foreign", "length")), loud
+        assert "！" not in loud
+        found += bool(hits["exaggerated"])
+        banned += bool(hits["banned"])
+    assert found > 0.95 * len(texts)
+    assert 0.03 < banned / len(texts) < 0.2
+
+
+def test_words_of_the_worse_texts_stand_in_sound_ones_too(
+    texts: list[dict[str, Any]], worse: dict[str, list[str]]
+) -> None:
+    """What a weak text says instead sound ones say as well; an exaggerated one has words that none of them may have."""
+    own = {row["text"][at : at + 2] for row in texts for at in range(len(row["text"]) - 1)}
+    shares = {}
+    for name, rows in worse.items():
+        pairs = [text[at : at + 2] for text in rows for at in range(len(text) - 1)]
+        shares[name] = sum(pair not in own for pair in pairs) / len(pairs)
+    assert shares["weak"] < 0.01
+    assert 0.03 < shares["exaggerated"] < 0.1
+
+
+def test_every_sign_of_the_bank_is_a_token_of_the_shipped_base(
+    texts: list[dict[str, Any]], worse: dict[str, list[str]]
+) -> None:
+    """A sign that falls to pieces takes several tokens, which a small model spells wrong."""
+    tokens = json.loads((ROOT / "models/shipped/brand/tokenizer.json").read_text("utf-8"))
+    from tokenizers import Tokenizer
+
+    shipped = Tokenizer.from_str(json.dumps(tokens))
+    signs = sorted(
+        {sign for text in [*(row["text"] for row in texts), *worse["weak"], *worse["exaggerated"]] for sign in text}
+    )
+    assert len(signs) > 400
+    assert [sign for sign in signs if len(shipped.encode(sign, add_special_tokens=False).ids) != 1] == []
+
+
+def test_a_false_text_has_the_false_fact_and_is_else_the_same(texts: list[dict[str, Any]]) -> None:
     respond, seen = teacher(BANK), 0
     for row in texts[::11]:
         own = row["facts"]["ingredients"][0]["name"]
         other = next(word for word in WORLD["ingredients"] if word not in str(row["facts"]))
         ask = {"text": row["text"], "changes": f"{own} → {other}"}
-        weak, loud, fake = (
-            respond(body(PROMPTS["reject"][name], row["facts"], row["type"], **ask)).text
-            for name in ("weak", "exaggerated", "fake")
-        )
-        assert len(weak) < 60
-        assert check(row, text=weak)["type"]
-        assert not check(row, text=weak)["foreign"]
-        assert check(row, text=loud)["banned"]
-        assert not check(row, text=loud)["name"]
+        fake = respond(body(PROMPTS["reject"]["fake"], row["facts"], row["type"], **ask)).text
         assert check(row, text=fake)["foreign"] == [f"ingredients:{other}"]
         assert not check(row, text=fake)["name"]
         assert len(fake.replace(other, own)) == len(row["text"])

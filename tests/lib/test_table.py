@@ -153,6 +153,21 @@ def test_need_tells_the_column_the_value_and_the_key() -> None:
         row.need("f", "k")
 
 
+def test_need_follows_a_path_into_objects_and_lists() -> None:
+    row = table.Row("t.json: row 2", {"a": {"b": [{"c": "x"}, {"c": 0}]}, "a.b": "literal", "t": "xy", "n": None})
+    assert (row.need("a.b", "k"), row.need("a.b.0.c", "k"), row.need("a.b.-1.c", "k")) == ("literal", "x", 0)
+    for path, told in (
+        ("a.x", "a: no 'x' in it; it holds: b; mend k"),
+        ("a.b.2.c", r"a\.b: no '2' in it; it holds: \[\{'c': 'x'\}, \{'c': 0\}\]; mend k"),
+        ("a.b.c", r"a\.b: no 'c' in it"),
+        ("t.0", "t: no '0' in it; it holds: xy; mend k"),
+        ("n.x", "n: no 'x' in it; it holds: None; mend k"),
+        ("f.x", "no column 'f'; columns: a, a.b, t, n; name another in k"),
+    ):
+        with pytest.raises(Refusal, match=rf"\At\.json: row 2: {told}"):
+            row.need(path, "k")
+
+
 def test_text_columns_hold_text_or_nothing() -> None:
     rows = [table.Row("1", {"a": "x", "b": None, "n": "1"}), table.Row("2", {"a": None, "n": 1, "late": "y"})]
     assert table.text_columns(rows) == ["a", "b", "late"]

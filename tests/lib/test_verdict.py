@@ -204,3 +204,47 @@ def test_older_metrics_still_give_a_sentence() -> None:
     assert verdict.verdict(Snapshot("here", "", found, PARAMS)).startswith("tuned is better than base by 2.50")
     del found["card"]
     assert verdict.verdict(Snapshot("here", "", found, PARAMS)) == f"No score is shown; {NO_CARD}"
+
+
+def test_preference_learning_has_a_headline_of_its_own() -> None:
+    said = verdict.lines(sound(aligned=True))
+    assert [line.split(" by ")[0].split(":")[0] for line in said] == [
+        "tuned is better than base", "tuned is preferred to base", "aligned is better than tuned",
+        "aligned is preferred to tuned",
+    ]  # fmt: skip
+    assert (
+        said[2]
+        == "aligned is better than tuned by 0.50 [0.25, 0.75] (model score, 1 to 5; n = 4 in 2 items, 95% interval)"
+    )
+    assert said[3].startswith("aligned is preferred to tuned: aligned's win rate 87.5%")
+    assert said[:2] == verdict.lines(sound())
+
+
+@pytest.mark.parametrize(
+    ("edits", "words"),
+    [
+        ({"compare__aligned_difference": gap(-0.5, -0.9, -0.1)}, "aligned is worse than tuned by 0.50"),
+        ({"compare__aligned_difference": gap(0.1, -0.2, 0.4)}, "No difference shown between aligned and tuned: +0.10"),
+        (
+            {"compare__aligned_difference": {**gap(0, None, None), "mean": None}},
+            "Not decided between aligned and tuned: no text has a score of both",
+        ),
+        (
+            {"compare__aligned_difference": gap(0.5, 0.3, 0.7) | {"bounds": [-0.1, 0.9]}},
+            "Not decided between aligned and tuned: with the failed judgements at worst and at best the difference is",
+        ),
+        (
+            {"card": None},
+            "aligned passes strict in 100.0% [10.0, 90.0%] of 4 texts, tuned in 75.0% [10.0, 90.0%]; no judge card",
+        ),
+    ],
+)
+def test_the_caveats_of_the_first_headline_are_those_of_the_second(edits: dict[str, Any], words: str) -> None:
+    assert verdict.verdict(sound(aligned=True, **edits), "aligned_difference").startswith(words)
+
+
+def test_the_noise_of_another_training_seed_is_none_of_two_models_on_one_adapter(toy: Path) -> None:
+    seeds = {"of": lock(toy), "score": {"band": 0.6}}
+    said = verdict.lines(sound(aligned=True, seeds=seeds))
+    assert said[0].startswith("tuned is better than base by 2.50"), "the base was trained with no seed"
+    assert said[2].startswith("aligned is better than tuned by 0.50")

@@ -1,0 +1,177 @@
+"""reward: a model that scores answers, learnt from preference pairs, and how far its scores can be trusted.
+
+reads   data/train_pairs.jsonl data/validation_pairs.jsonl data/test_pairs.jsonl, models/base,
+        reports/metrics/pairs.json
+writes  models/reward, data/rewards.jsonl, reports/metrics/reward.json, reports/plots/reward.tsv
+params  processes, reward, seed, threads
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from stages.lib import (
+    calibration,
+    chat,
+    comparison,
+    dpo,
+    flaws,
+    jsonl,
+    launch,
+    lora,
+    model,
+    ranker,
+    rows,
+    template,
+    training,
+)
+from stages.lib.dpo import SIDES, Pairs
+from stages.lib.flaws import PARTS
+from stages.lib.jsonl import Record
+from stages.lib.lora import Lora
+from stages.lib.params import Count, Refusal, Section, root, run, work
+
+Positive = Annotated[float, Field(gt=0)]
+BASE, PAIRS = Path("models/base"), Path("reports/metrics/pairs.json")
+OFF = "set reward.epochs to 0"
+
+
+class Reward(Section):
+    """All that changes the reward model; with 0 epochs there is none."""
+
+    epochs: Annotated[float, Field(ge=0)]
+    lora: Lora
+    dtype: Literal["auto", "float32", "bfloat16", "float16"]
+    batch_size: Count  # pairs
+    accumulation: Count
+    lr: Positive
+    schedule: Literal["constant_with_warmup", "linear", "cosine"]
+    warmup: Annotated[float, Field(ge=0, lt=1)]
+    max_grad_norm: Positive
+    center: Annotated[float, Field(ge=0)]  # weight of the mean square of chosen + rejected
+    checkpointing: bool
+    log_steps: Count
+    eval_steps: Count
+    keep: Literal["best", "last"]
+
+
+def sound(reward: Reward) -> list[str]:
+    """What is to be kept in mind of the pairs; refuses, before anything is loaded, what must not be trained on."""
+    if reward.lora.adaptive:
+        raise Refusal("params.yaml: reward.lora.adaptive: true is for train only; set false")
+    if not jsonl.read("data/train_pairs.jsonl"):
+        raise Refusal(f"data/train_pairs.jsonl: no pairs; {OFF}")
+    if reward.keep == "best" and not jsonl.read("data/validation_pairs.jsonl"):
+        raise Refusal("data/validation_pairs.jsonl: no pairs, but reward.keep: best needs them; set last")
+    numbers = jsonl.read_json(PAIRS)
+    if lines := flaws.refusals(numbers):
+        raise Refusal(f"{PAIRS}: {'; '.join(lines)}; mend the pairs, or {OFF}")
+    return flaws.doubts(numbers)
+
+
+def learn(reward: Reward, seed: int, tokenizer: Any, learnt: Pairs, held: Pairs, folder: Path) -> Any:
+    """The trainer after training; it goes on from the newest checkpoint in `folder`."""
+    training.quiet()
+    import torch
+
+    base = ranker.untrained(reward.dtype, seed)
+    training.attend(base, learnt.longest())
+    adapter = lora.config(reward.lora, steps=0)
+    adapter.task_type, adapter.modules_to_save = "SEQ_CLS", ["score"]
+    arguments = training.arguments(reward.dtype, reward.checkpointing, seed, folder)
+    try:
+        trainer = comparison.trainer(
+            {**arguments, **schedule(reward, bool(held.rows))}, ranker.padding(tokenizer), model=base,
+            train_dataset=comparison.dataset(learnt), eval_dataset=comparison.dataset(held) if held.rows else None,
+            processing_class=tokenizer, peft_config=adapter,
+            callbacks=[training.watch(bool(held.rows), "reward")],
+        )  # fmt: skip
+    except ValueError as err:  # target modules that do not exist
+        raise Refusal(f"params.yaml: reward: {err}") from None
+    try:
+        trainer.train(resume_from_checkpoint=training.checkpoint(folder))
+    except torch.OutOfMemoryError:
+        raise Refusal("params.yaml: reward.batch_size: out of memory; lower it, raise reward.accumulation") from None
+    return trainer
+
+
+def schedule(reward: Reward, validate: bool) -> Record:
+    """The part of TRL's arguments that params.yaml decides."""
+    best = {"load_best_model_at_end": reward.keep == "best", "metric_for_best_model": "eval_loss"} if validate else {}
+    return {
+        "num_train_epochs": reward.epochs, "learning_rate": reward.lr, "lr_scheduler_type": reward.schedule,
+        "warmup_steps": reward.warmup, "max_grad_norm": reward.max_grad_norm,
+        "per_device_train_batch_size": reward.batch_size, "per_device_eval_batch_size": reward.batch_size,
+        "gradient_accumulation_steps": reward.accumulation, "center_rewards_coefficient": reward.center or None,
+        "logging_steps": reward.log_steps, "save_steps": reward.eval_steps, "eval_steps": reward.eval_steps,
+        "eval_strategy": "steps" if validate else "no",
+    } | best  # fmt: skip
+
+
+def scored(scorer: ranker.Scorer, parts: dict[str, Pairs]) -> list[Record]:
+    """A row for each pair of each part: {id, item, kind, part, chosen, rejected}, in what the head says."""
+    found = []
+    for part, pairs in parts.items():
+        sides = [scorer.read([row["prompt"] + row[side] for row in pairs.rows]) for side in SIDES]
+        for row, *scores in zip(pairs.rows, *sides, strict=True):
+            head = {"id": row["id"], "item": row["item"], "kind": row["kind"], "part": part}
+            found.append(head | dict(zip(SIDES, (round(score, 6) for score in scores), strict=True)))
+    return found
+
+
+def held_out(rows: list[Record], seed: int) -> Record:
+    """The figures of the test pairs."""
+    known = {(record["id"], record["kind"]): record for record in jsonl.read("data/test_pairs.jsonl")}
+    told = []
+    for row in rows:
+        if row["part"] == "test":
+            record = known[row["id"], row["kind"]]
+            characters = [sum(len(turn["content"]) for turn in record[side]) for side in SIDES]
+            told.append({**row, "type": record["type"], "characters": characters})
+    return calibration.summary(told, seed)
+
+
+def write(save: Any, rows: list[Record], history: list[Record], metrics: Record) -> None:
+    jsonl.write_folder(ranker.FOLDER, save)
+    kept = ("id", "kind", "part", *SIDES)
+    jsonl.write("data/rewards.jsonl", [{key: row[key] for key in kept} for row in rows])
+    jsonl.write_text("reports/plots/reward.tsv", training.table(history, comparison.COLUMNS))
+    jsonl.write_json("reports/metrics/reward.json", metrics)
+
+
+def main(processes: Count, reward: Reward, seed: int, threads: int) -> None:
+    if not reward.epochs:
+        return write(lambda out: jsonl.write_json(out / ranker.NOTE, {"made": False}), [], [], {"n": 0})
+    warnings = sound(reward)
+    if launch.spread(main, processes):
+        return None
+    model.threads(threads)
+    tokenizer = model.tokenizer(BASE)
+    paths = {part: f"data/{part}_pairs.jsonl" for part in PARTS}
+    parts = {part: dpo.encode(path, tokenizer, rows.positions(BASE)) for part, path in paths.items()}
+    if not parts["train"].rows:
+        raise Refusal(f"data/train_pairs.jsonl: no pair can be encoded: {max(parts['train'].refused)}; {OFF}")
+    values = [reward.model_dump(), processes, seed, threads, model.device().partition(":")[0], str(root())]
+    code = (chat, comparison, dpo, lora, model, ranker, rows, template, training)
+    files = [Path(__file__), BASE, *map(Path, paths.values()), *(Path(str(module.__file__)) for module in code)]
+    folder = work("reward") / training.fingerprint(files, values)
+    trainer = learn(reward, seed, tokenizer, parts["train"], parts["validation"], folder)
+    trainer.accelerator.wait_for_everyone()
+    if trainer.is_world_process_zero():
+        weights = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
+        scores = scored(ranker.Scorer(tokenizer, weights), parts)
+        note = {"made": True, "dtype": reward.dtype, **ranker.units(scores)}
+        refusals = [f"{part}: {n} left out: {why}" for part, pairs in parts.items() for why, n in pairs.refused.items()]
+        metrics = {**held_out(scores, seed), **comparison.steps(trainer), "refusals": refusals, "warnings": warnings}
+        write(lambda out: ranker.save(weights, note, out), scores, trainer.state.log_history, metrics)
+        calibration.show(metrics)
+        shutil.rmtree(folder)
+    return None
+
+
+if __name__ == "__main__":
+    run(main)

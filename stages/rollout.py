@@ -1,0 +1,177 @@
+"""rollout: samples of one system (tuned or aligned) on held-out prompts, and what they are rewarded.
+
+Where the samples of a prompt are rewarded alike, or by their length, the metric refuses them: align trains on none.
+
+reads   data/test.jsonl, models/base, models/adapter (tuned) or models/merged (aligned), models/density,
+        models/reward, rules.folder
+writes  data/rollouts/<system>.jsonl, reports/metrics/rollout/<system>.json
+params  rewards, rollout, rules, seed, threads
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from stages.lib import chat, checks, decode, density, facts, jsonl, model, params, parts, ranker, spread, weights
+from stages.lib.jsonl import Record
+from stages.lib.params import Count, Refusal, run
+from stages.lib.rewards import Rewards, refuse, score, total
+
+TEST, DENSITY = Path("data/test.jsonl"), Path("models/density/density.json")
+System = Literal["tuned", "aligned"]
+
+
+class Rollout(spread.Limits):
+    """Which samples are drawn, and from where on their rewards must not be trained on."""
+
+    prompts: Annotated[int, Field(ge=0)]  # 0 makes none
+    samples: Annotated[int, Field(ge=2)]  # of each prompt
+    temperature: Annotated[float, Field(gt=0)]
+    max_new_tokens: Count
+    batch_size: Count
+
+    @property
+    def decode(self) -> decode.Decode:
+        """Plain sampling: with a penalty or a cut it would be another policy than the one that is trained."""
+        return decode.Decode(
+            do_sample=True, temperature=self.temperature, top_k=0, top_p=1.0, repetition_penalty=1.0,
+            no_repeat_ngram_size=0, num_beams=1, length_penalty=1.0, max_new_tokens=self.max_new_tokens, stop=[],
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Job:
+    """One sample to be drawn."""
+
+    record: Record
+    number: int
+    prompt: list[int]
+    seed: int
+
+
+def draw(records: Sequence[Record], n: int, seed: int) -> list[Record]:
+    """`n` records, or all: spread evenly over types, then over items, and by hash where that leaves a choice."""
+
+    def place(record: Record) -> str:
+        return hashlib.sha256(f"{seed}/rollout/{record['id']}".encode()).hexdigest()
+
+    left, types, items, chosen = sorted(records, key=place), Counter[str](), Counter[str](), set[str]()
+    while left and len(chosen) < n:
+        best = min(left, key=lambda r: (types[r["type"]], items[r["item"]]))  # the first by hash of the equal ones
+        left.remove(best)
+        chosen.add(best["id"])
+        types[best["type"]] += 1
+        items[best["item"]] += 1
+    return [record for record in records if record["id"] in chosen]
+
+
+def plan(records: Sequence[Record], rollout: Rollout, tokenizer: Any, window: int | None, seed: int) -> list[Job]:
+    """Every sample to be drawn, each with a seed of its own. Refuses a prompt that the model's window cannot hold."""
+    jobs = []
+    for record in records:
+        prompt = chat.prompt_ids(tokenizer, record["prompt"])
+        if window and len(prompt) + rollout.max_new_tokens > window:
+            raise Refusal(
+                f"{TEST}: {record['id']}: {len(prompt)} tokens and {rollout.max_new_tokens} new ones, the model takes "
+                f"{window}; lower rollout.max_new_tokens or shorten the record"
+            )
+        for number in range(rollout.samples):
+            drawn = random.Random(f"{seed}/rollout/{record['id']}/{number}").getrandbits(63)
+            jobs.append(Job(record, number, prompt, drawn))
+    return jobs
+
+
+def fingerprint(system: System, jobs: Sequence[Job], rollout: Rollout, threads: int) -> str:
+    """Everything that finished batches hang on; rewards are no part of it, they are given afterwards."""
+    settings = [rollout.decode.model_dump(), rollout.batch_size, threads, model.device(), str(model.dtype())]
+    total = hashlib.sha256(json.dumps([settings, [(job.prompt, job.seed) for job in jobs]]).encode())
+    code = [Path(__file__), *Path(str(decode.__file__)).parent.glob("*.py")]
+    for file in sorted(file for path in (*weights.files(system), *code) for file in (path, *path.rglob("*"))):
+        if file.is_file():
+            total.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    return total.hexdigest()[:16]
+
+
+def sample(
+    system: System, records: Sequence[Record], rollout: Rollout, seed: int, threads: int
+) -> tuple[list[Record], Path]:
+    """The samples of each record, {id, item, type, sample, text, finish, n_new}, and the folder of finished batches."""
+    model.threads(threads)
+    tokenizer, loaded = weights.load(system, "auto")
+    window = getattr(loaded.config.get_text_config(), "max_position_embeddings", None)
+    jobs, stops = plan(records, rollout, tokenizer, window, seed), chat.stop_ids(tokenizer)
+
+    def make(places: list[int]) -> list[Record]:
+        batch = [jobs[place] for place in places]
+        prompts, seeds = [job.prompt for job in batch], [job.seed for job in batch]
+        written = decode.answer(loaded, tokenizer, prompts, rollout.decode, stops, seeds)
+        return [
+            {key: job.record[key] for key in ("id", "item", "type")}
+            | {"sample": job.number, "text": new.text, "finish": new.finish, "n_new": new.n_new}
+            for job, new in zip(batch, written, strict=True)
+        ]
+
+    folder = params.work("rollout") / f"{system}-{fingerprint(system, jobs, rollout, threads)}"
+    return parts.gather("rollout", [len(job.prompt) for job in jobs], rollout.batch_size, folder, make), folder
+
+
+def rewarded(
+    rows: Sequence[Record], records: Sequence[Record], rewards: Rewards, world: checks.World,
+    scorer: ranker.Scorer | None,
+) -> list[Record]:  # fmt: skip
+    """The samples with their `rewards` by name and the `reward` that these make together."""
+    known = {record["id"]: record for record in records}
+    asked, texts = [known[row["id"]] for row in rows], [row["text"] for row in rows]
+    outside = scorer.score([record["prompt"] for record in asked], texts) if scorer else None
+    given = score(asked, texts, [row["finish"] == "stop" for row in rows], rewards, world, outside)
+    return [
+        row | {"rewards": {k: round(v, 6) for k, v in one.items()}, "reward": round(total(one, rewards), 6)}
+        for row, one in zip(rows, given, strict=True)
+    ]
+
+
+def show(numbers: Record, rewards: Rewards) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    # Wide enough for the table where no terminal says how wide it is.
+    console = Console(width=None if Console().is_terminal else 120)
+    console.print(spread.table(numbers, rewards.used))
+    if numbers["constant"]:
+        console.print(Text(f"alike in every prompt, so that they only guard: {', '.join(numbers['constant'])}"))
+    for line in numbers["refusals"]:
+        console.print(Text(f"not to be trained on: {line}", style="red"), soft_wrap=True)
+
+
+def main(system: System, /, rewards: Rewards, rollout: Rollout, rules: facts.Rules, seed: int, threads: int) -> None:
+    rows, metric = Path(f"data/rollouts/{system}.jsonl"), Path(f"reports/metrics/rollout/{system}.json")
+    wanted = rollout.prompts if weights.present(system) else 0
+    records = draw(jsonl.read(TEST, "id", "item", "type", "prompt"), wanted, seed)
+    if not records:
+        jsonl.write(rows, [])
+        jsonl.write_json(metric, {"n": 0, "refusals": []})
+        return
+    world = checks.world(rules, density.load(DENSITY) if "in_distribution" in rewards.used else None)
+    scorer = ranker.load() if "model" in rewards.used else None
+    refuse(rewards, world, scorer is not None)
+    drawn, folder = sample(system, records, rollout, seed, threads)
+    made = rewarded(drawn, records, rewards, world, scorer)
+    numbers = {**spread.measure(made, rollout, seed), "temperature": rollout.temperature}
+    jsonl.write(rows, made)
+    jsonl.write_json(metric, numbers)
+    shutil.rmtree(folder, ignore_errors=True)
+    show(numbers, rewards)
+
+
+if __name__ == "__main__":
+    run(main)
