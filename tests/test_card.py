@@ -155,12 +155,13 @@ def test_a_judge_that_scores_all_alike_finds_nothing(folder: Path, name: str) ->
 
 
 def test_a_judge_of_length_rewards_padding(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stubs, "LONG", 40)
+    monkeypatch.setattr(stubs, "LONG", 30)
     _, numbers = run(settings("offline-longest-1"), 9)
     found = numbers["defects"]
-    assert found["padded"]["higher"]["mean"] == found["looped"]["higher"]["mean"] == 1.0
+    # All but a text that is at the top of the scale already.
+    assert found["looped"]["higher"]["mean"] == found["padded"]["higher"]["mean"] == pytest.approx(8 / 9, abs=1e-6)
     assert found["truncated"]["lower"]["mean"] == 1.0
-    assert "padded: 9 of 9 score above their own sound text" in numbers["blind_to"]
+    assert "padded: 8 of 9 score above their own sound text" in numbers["blind_to"]
     assert numbers["length"]["slope"] > 0.8
     assert numbers["length"]["rho"] > 0.5
 

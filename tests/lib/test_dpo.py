@@ -91,7 +91,7 @@ def test_the_batches_hold_what_was_encoded(ready: Any) -> None:
     trainer.data_collator.max_length = None
 
 
-def test_nothing_is_cut(ready: Any) -> None:
+def test_nothing_is_cut(ready: Any, toy: Path) -> None:
     _, pairs, tokenizer = ready
     longest = pairs.longest()
     jsonl.write("pairs.jsonl", [pair(number) for number in range(12)])
