@@ -145,10 +145,10 @@ def write(save: Callable[[Path], Any], metrics: Record, plot: str) -> None:
 
 def checkpoints(values: list[Any], rules: Rules) -> Path:
     """The folder of this run's checkpoints: other data, settings or code have another."""
-    files = [BASE, ADAPTER, Path("models/density"), Path("models/reward"), Path(rules.folder)]
-    files += [Path(f"data/{name}.jsonl") for name in ("train", *(f"{part}_pairs" for part in flaws.PARTS))]
+    inputs = [BASE, ADAPTER, Path("models/density"), Path("models/reward"), Path(rules.folder)]
+    inputs += [Path(f"data/{name}.jsonl") for name in ("train", *(f"{part}_pairs" for part in flaws.PARTS))]
     code = [Path(__file__), *sorted(Path(str(jsonl.__file__)).parent.glob("*.py"))]
-    return work("align") / training.fingerprint([*files, *code], [*values, rules.model_dump(), launch.inside(), root()])
+    return work("align") / training.fingerprint([*inputs, *code], [*values, rules.model_dump(), launch.inside(), root()])
 
 
 def main(align: Align, processes: Count, rewards: Rewards, rules: Rules, seed: int, threads: int) -> None:

@@ -42,7 +42,7 @@ def configuration(folder: Path) -> dict[str, Any]:
     return config
 
 
-def files(folder: Path) -> Path:
+def weight_files(folder: Path) -> Path:
     """The folder with the safetensors: the base itself, or the place where loading has just put the named model."""
     from transformers.utils import cached_file
 
@@ -131,7 +131,7 @@ def main(merge: Merge, threads: int) -> None:
     dtype = str(config.get("dtype") or config.get("torch_dtype") or "float32") if merge.dtype == "base" else merge.dtype
     tokenizer, weights = model.tokenizer(BASE), model.load(BASE, dtype)
     rows = encode(tokenizer, records)
-    source, tied = files(BASE), dict(weights.all_tied_weights_keys)
+    source, tied = weight_files(BASE), dict(weights.all_tied_weights_keys)
     plan = adapter.match(lora, source, tied, weights.base_model_prefix)
     before = logits(attached(weights, ALIGNED), rows)  # as PEFT computes it: the yardstick
     del weights

@@ -157,8 +157,8 @@ def main(processes: Count, reward: Reward, seed: int, threads: int) -> None:
         raise Refusal(f"data/train_pairs.jsonl: no pair can be encoded: {max(parts['train'].refused)}; {OFF}")
     values = [reward.model_dump(), processes, seed, threads, model.device().partition(":")[0], str(root())]
     code = (chat, comparison, dpo, lora, model, ranker, rows, template, training)
-    files = [Path(__file__), BASE, *map(Path, paths.values()), *(Path(str(module.__file__)) for module in code)]
-    folder = work("reward") / training.fingerprint(files, values)
+    inputs = [Path(__file__), BASE, *map(Path, paths.values()), *(Path(str(module.__file__)) for module in code)]
+    folder = work("reward") / training.fingerprint(inputs, values)
     trainer = learn(reward, seed, tokenizer, parts["train"], parts["validation"], folder)
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():

@@ -1,4 +1,4 @@
-"""The train stage against a loop of plain PyTorch that shares no line with it: the same loss at every step.
+"""The train stage against a plain_loop of plain PyTorch that shares no line with it: the same loss at every step.
 
 Only what is drawn at random is read out of the stage: the first values of the adapter, and the order of the rows.
 """
@@ -64,7 +64,7 @@ def rate(step: int, total: int, schedule: str) -> float:
     return {"linear": 1 - left, "cosine": 0.5 * (1 + math.cos(math.pi * left)), "constant_with_warmup": 1.0}[schedule]
 
 
-def loop(
+def plain_loop(
     data: list[tuple[list[int], int]], order: list[int], first: dict[str, Any], batch: int, schedule: str
 ) -> tuple[list[float], dict[str, Any], int]:  # fmt: skip
     """Losses by step, the adapter after them, and how many steps were clipped."""
@@ -120,7 +120,7 @@ def test_the_loss_of_every_step_is_that_of_a_plain_loop(
 
     data = encoded(micro.tokenizer(), Path("data/train.jsonl"))
     order = rows.order([len(ids) for ids, _ in data], batch, 42, 0, batches == "length")
-    losses, adapter, clipped = loop(data, order, first, 8, schedule)
+    losses, adapter, clipped = plain_loop(data, order, first, 8, schedule)
     assert len(losses) == len(logged) == 7
     assert logged == pytest.approx(losses, abs=1e-4)
     assert clipped > 0

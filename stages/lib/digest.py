@@ -70,7 +70,7 @@ def more(n: int, what: str) -> list[str]:
     return [f"and {n} more {what}, see reports/index.html", ""] if n > 0 else []
 
 
-def changes(now: Snapshot, old: Snapshot) -> list[str]:
+def first_changes(now: Snapshot, old: Snapshot) -> list[str]:
     if old.note:
         return []
     params = [[key, figure(a), figure(b)] for key, a, b in revision.changes(old.params, now.params)]
@@ -86,13 +86,13 @@ def changes(now: Snapshot, old: Snapshot) -> list[str]:
 
 def summary(now: Snapshot, old: Snapshot) -> str:
     """Markdown of at most LINES lines."""
-    alerts = banner.alerts(now, old)
+    shown = banner.alerts(now, old)
     # What an aligned model adds, two headlines and a row, comes out of the banner.
     most = ALERTS - (5 if "aligned" in now.systems else 0)
     lines = [line for said in verdict.lines(now) for line in (f"**{cell(said)}**", "")]
     lines.append(cell(old.note or f"Compared with {old.name}."))
-    told = [f"- {'**Attention**: ' if kind == 'bad' else ''}{cell(line)}" for kind, line in alerts[:most]]
-    lines += ["", *told, *more(len(alerts) - most, "lines")]
-    lines += [*systems(now), *kinds(now, old), *changes(now, old)]
+    told = [f"- {'**Attention**: ' if kind == 'bad' else ''}{cell(line)}" for kind, line in shown[:most]]
+    lines += ["", *told, *more(len(shown) - most, "lines")]
+    lines += [*systems(now), *kinds(now, old), *first_changes(now, old)]
     tidy = [line for i, line in enumerate(lines) if line or (i and lines[i - 1])]
     return "\n".join(tidy).rstrip() + "\n"
