@@ -14,9 +14,9 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+from anneal import files, params
+from anneal.tiny.architecture import Base
 from stages import base as stage
-from stages.lib import jsonl, params
-from stages.lib.tiny import Base
 
 
 def one(values: dict[str, object], folder: Path) -> dict[str, float]:
@@ -26,7 +26,7 @@ def one(values: dict[str, object], folder: Path) -> dict[str, float]:
     def fill(temporary: Path) -> None:
         found.update(stage.build(Base.model_validate(values), temporary))
 
-    jsonl.write_folder(folder, fill)
+    files.write_folder(folder, fill)
     return found
 
 

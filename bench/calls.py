@@ -31,7 +31,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from stages.lib import llm, offline
+from anneal.llm import client, offline_server
 
 MODEL, TIMEOUT, RETRIES = "bench", 5.0, 6
 MIX = [("429", 0.05), ("500", 0.02), ("hang", 0.01), ("reset", 0.01), ("body", 0.005), ("content", 0.005)]
@@ -146,11 +146,11 @@ def plain(url: str, rows: int, slots: int) -> Result:
 def ours(url: str, rows: int, slots: int) -> Result:
     os.environ.update(TEACHER_BASE_URL=url, TEACHER_API_KEY="x", TEACHER_CONCURRENCY=str(slots))
     os.environ["TEACHER_TIMEOUT"] = str(TIMEOUT)
-    chat = llm.Chat(model=MODEL, temperature=1.0, top_p=1.0, max_tokens=700, max_failed=1.0)
-    calls = [llm.Call(str(row), [{"role": "user", "content": prompt(row)}]) for row in range(rows)]
+    chat = client.Chat(model=MODEL, temperature=1.0, top_p=1.0, max_tokens=700, max_failed=1.0)
+    calls = [client.Call(str(row), [{"role": "user", "content": prompt(row)}]) for row in range(rows)]
     with tempfile.TemporaryDirectory() as folder:
         os.environ["DVC_ROOT"] = folder
-        answers = llm.ask(calls, chat, "teacher", lambda _: offline.Reply(""), check)
+        answers = client.ask(calls, chat, "teacher", lambda _: offline_server.Reply(""), check)
     return tally([answer.text if answer.status == "ok" else None for answer in answers])
 
 

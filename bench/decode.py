@@ -18,9 +18,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from stages.lib import chat, decode, jsonl, model, search
+from anneal import files
+from anneal.dataset import chat_template
+from anneal.decoding import generate, search
+from anneal.models import loading
 
-GREEDY = decode.Decode(
+GREEDY = generate.Decode(
     do_sample=False, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0, no_repeat_ngram_size=0,
     num_beams=1, length_penalty=1.0, max_new_tokens=256, stop=[],
 )  # fmt: skip
@@ -46,9 +49,9 @@ def batched(
     engine: Any, weights: Any, tokenizer: Any, prompts: list[Any], stops: list[int], size: int
 ) -> tuple[list[str], int]:  # fmt: skip
     """In batches sorted by length. Texts in the order of the prompts, and how many tokens they took."""
-    ids = [chat.prompt_ids(tokenizer, prompt) for prompt in prompts]
+    ids = [chat_template.prompt_ids(tokenizer, prompt) for prompt in prompts]
     texts, tokens = [""] * len(ids), 0
-    for batch in decode.batches([len(row) for row in ids], size):
+    for batch in generate.batches([len(row) for row in ids], size):
         found = engine(weights, tokenizer, [ids[place] for place in batch], GREEDY, stops, [0] * len(batch))
         for place, continuation in zip(batch, found, strict=True):
             texts[place] = continuation.text
@@ -64,13 +67,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=2)
     options = parser.parse_args()
-    model.threads(options.threads)
-    tokenizer, weights = model.tokenizer(options.weights), model.load(options.weights, "float32")
-    stops = chat.stop_ids(tokenizer)
-    prompts = [record["prompt"] for record in jsonl.read("data/test.jsonl", "prompt")][: options.rows]
+    loading.threads(options.threads)
+    tokenizer, weights = loading.tokenizer(options.weights), loading.load(options.weights, "float32")
+    stops = chat_template.stop_ids(tokenizer)
+    prompts = [record["prompt"] for record in files.read("data/test.jsonl", "prompt")][: options.rows]
     ways = {
         "one by one": lambda: plain(weights, tokenizer, prompts, stops),
-        "in batches": lambda: batched(decode.answer, weights, tokenizer, prompts, stops, options.batch_size),
+        "in batches": lambda: batched(generate.answer, weights, tokenizer, prompts, stops, options.batch_size),
         "own, in batches": lambda: batched(search.answer, weights, tokenizer, prompts, stops, options.batch_size),
     }
     plain(weights, tokenizer, prompts[:1], stops)  # the first call of either loads kernels

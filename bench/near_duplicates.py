@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from stages.lib import text
+from anneal import similarity
 
 Pairs = set[tuple[int, int]]
 
@@ -38,21 +38,21 @@ def plant(texts: list[str], threshold: float) -> tuple[list[str], Pairs]:
         letters = list(texts[origin])
         for place in dice.sample(range(len(letters)), max(1, len(letters) // 50)):
             letters[place] = dice.choice("天地玄黄宇宙洪荒")
-        if text.jaccard(texts[origin], "".join(letters)) >= threshold:
+        if similarity.jaccard(texts[origin], "".join(letters)) >= threshold:
             wanted.add((origin, len(texts) + len(copies)))
         copies.append("".join(letters))
     return texts + copies, wanted
 
 
 def ours(texts: list[str], threshold: float) -> Pairs:
-    return {(i, j) for i, j, _ in text.near_duplicates(texts, threshold)}
+    return {(i, j) for i, j, _ in similarity.near_duplicates(texts, threshold)}
 
 
 def datasketch(texts: list[str], threshold: float) -> Pairs:
     """The documented way: sketches from `generator`, an index, a query for each text, then exact Jaccard."""
     from datasketch import MinHash, MinHashLSH
 
-    sets = [text.shingles(words) for words in texts]
+    sets = [similarity.shingles(words) for words in texts]
     sketches = list(MinHash.generator(([s.encode() for s in found] for found in sets), num_perm=128))
     index = MinHashLSH(threshold=threshold, num_perm=128)
     found: Pairs = set()
@@ -69,7 +69,7 @@ def measure(
     wall, start = time.monotonic(), time.process_time()
     found = find(texts, threshold)
     seconds, wall = time.process_time() - start, time.monotonic() - wall
-    wrong = sum(text.jaccard(texts[i], texts[j]) < threshold for i, j in found)
+    wrong = sum(similarity.jaccard(texts[i], texts[j]) < threshold for i, j in found)
     print(
         f"{find.__name__:11} {wall:7.1f} s wall {seconds:7.1f} s CPU {len(texts) / seconds:9.0f} texts/s   "
         f"recall {len(found & wanted) / len(wanted):.4f} of {len(wanted)}   false positives {wrong} of {len(found)}"
@@ -85,7 +85,7 @@ def main() -> None:
     given = parser.parse_args()
     lines = given.file.read_text("utf-8").splitlines() if given.file else []
     texts, wanted = plant([json.loads(line)["text"] for line in lines] or corpus(given.texts), given.threshold)
-    text.near_duplicates(texts[:2], 0.7)  # NumPy is loaded before the clock starts
+    similarity.near_duplicates(texts[:2], 0.7)  # NumPy is loaded before the clock starts
     mine, theirs = (measure(find, texts, wanted, given.threshold) for find in (ours, datasketch))
     print(f"datasketch over ours: {theirs[0] / mine[0]:.1f} x wall, {theirs[1] / mine[1]:.1f} x CPU")
 

@@ -23,10 +23,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
-from stages.lib import chat, checks, constrain, decode, density, facts, jsonl, ladder, model, ranker
-from stages.lib.jsonl import Record
-from stages.lib.ladder import Candidate, Rung
-from stages.lib.params import Count, Refusal, Section, run
+from anneal import files
+from anneal.checks import density, facts, text_checks
+from anneal.dataset import chat_template
+from anneal.decoding import constrained, escalation, generate
+from anneal.decoding.escalation import Candidate, Rung
+from anneal.files import Record
+from anneal.models import loading, reward_model
+from anneal.params import Count, Refusal, Section, run
 
 FIRST = ("data/answers/aligned.jsonl", "data/answers/tuned.jsonl")  # models/merged wrote the first that is not empty
 MERGED = Path("models/merged")
@@ -57,7 +61,7 @@ class Answer(Section):
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"]
     batch_size: Count
-    decode: decode.Decode
+    decode: generate.Decode
 
 
 @dataclass
@@ -72,15 +76,15 @@ class Sampler:
 
     @cached_property
     def loaded(self) -> tuple[Any, Any]:
-        model.threads(self.threads)
-        return model.tokenizer(MERGED), model.load(MERGED, self.answer.dtype)
+        loading.threads(self.threads)
+        return loading.tokenizer(MERGED), loading.load(MERGED, self.answer.dtype)
 
     @cached_property
-    def grammar(self) -> constrain.Grammar:
+    def grammar(self) -> constrained.Grammar:
         tokenizer, _ = self.loaded
-        return constrain.Grammar(tokenizer, self.schema or {}, chat.stop_ids(tokenizer))
+        return constrained.Grammar(tokenizer, self.schema or {}, chat_template.stop_ids(tokenizer))
 
-    def settings(self, temperature: float, free: bool) -> decode.Decode:
+    def settings(self, temperature: float, free: bool) -> generate.Decode:
         """The recipe's own settings, drawn at this temperature (0 is greedy) and without beams."""
         change: dict[str, Any] = {"do_sample": temperature > 0, "temperature": temperature or 1.0, "num_beams": 1}
         if not free:
@@ -95,11 +99,11 @@ class Sampler:
             jobs = [
                 (prompt, random.Random(f"{self.seed}/accept/{record['id']}/{name}/{n}").getrandbits(63))
                 for record in records
-                for prompt in [chat.prompt_ids(tokenizer, record["prompt"])]
+                for prompt in [chat_template.prompt_ids(tokenizer, record["prompt"])]
                 for n in range(count)
             ]
             found: dict[int, Candidate] = {}
-            for places in decode.batches([len(prompt) for prompt, _ in jobs], self.answer.batch_size):
+            for places in generate.batches([len(prompt) for prompt, _ in jobs], self.answer.batch_size):
                 batch = self.write([jobs[place] for place in places], self.settings(temperature, free), free)
                 found |= zip(places, batch, strict=True)
             return [[found[start + n] for n in range(count)] for start in range(0, len(jobs), count)]
@@ -113,29 +117,31 @@ class Sampler:
             found.append(self.rung("constrained", min(self.accept.temperatures, default=0.0), free=False))
         return found
 
-    def write(self, jobs: list[tuple[list[int], int]], settings: decode.Decode, free: bool) -> list[Candidate]:
+    def write(self, jobs: list[tuple[list[int], int]], settings: generate.Decode, free: bool) -> list[Candidate]:
         """One batch of candidates. Their log-probability is the model's own, at temperature 1 and without a grammar,
         so that candidates drawn in different ways can be compared."""
         tokenizer, weights = self.loaded
         prompts, seeds = [prompt for prompt, _ in jobs], [seed for _, seed in jobs]
         masks = [] if free else [self.grammar.mask()]
-        stops = chat.stop_ids(tokenizer)
-        written = decode.answer(weights, tokenizer, prompts, settings, stops, seeds, masks)
+        stops = chat_template.stop_ids(tokenizer)
+        written = generate.answer(weights, tokenizer, prompts, settings, stops, seeds, masks)
         found = []
         for prompt, new in zip(prompts, written, strict=True):
-            total, count = decode.likelihood(weights, prompt + new.ids, [chat.IGNORE] * len(prompt) + new.ids)
+            total, count = generate.likelihood(
+                weights, prompt + new.ids, [chat_template.IGNORE] * len(prompt) + new.ids
+            )
             found.append(Candidate(new.text, new.n_new, round(total / max(count, 1), 6), new.finish))
         return found
 
 
-def ranking(accept: Accept, threads: int) -> ladder.Reward | None:
+def ranking(accept: Accept, threads: int) -> escalation.Reward | None:
     """The reward model's word on texts, where candidates are ranked by it."""
     if accept.rank == "likelihood":
         return None
     if not accept.temperatures:
         raise Refusal("params.yaml: accept.rank: reward has no candidates to rank; add one to accept.temperatures")
-    model.threads(threads)
-    if not (scorer := ranker.load()):
+    loading.threads(threads)
+    if not (scorer := reward_model.load()):
         raise Refusal("params.yaml: accept.rank: reward needs a reward model; raise reward.epochs, or set likelihood")
     return lambda records, texts: scorer.score([record["prompt"] for record in records], texts)
 
@@ -149,31 +155,33 @@ def possible(accept: Accept, answer: Answer, folder: str) -> dict[str, Any] | No
         )
     if not (accept.constrained and accept.checks):
         return None
-    return constrain.schema(Path(folder) / "schema.json")
+    return constrained.schema(Path(folder) / "schema.json")
 
 
 def main(accept: Accept, answer: Answer, rules: facts.Rules, seed: int, threads: int) -> None:
-    checks.refuse(accept.checks, "accept.checks")
+    text_checks.refuse(accept.checks, "accept.checks")
     sampler = Sampler(accept, answer, possible(accept, answer, rules.folder), seed, threads)
     reward = ranking(accept, threads)
-    test = jsonl.read("data/test.jsonl", "id", "item", "type", "prompt")
-    train = jsonl.read("data/train.jsonl", "id", "type", "prompt", "completion")
+    test = files.read("data/test.jsonl", "id", "item", "type", "prompt")
+    train = files.read("data/train.jsonl", "id", "type", "prompt", "completion")
     drawn = answer.decode.temperature if answer.decode.do_sample else 0.0
-    answers = {path: jsonl.read(path, "id", "finish") for path in FIRST}
+    answers = {path: files.read(path, "id", "finish") for path in FIRST}
     where = next((path for path, rows in answers.items() if rows), FIRST[-1])
-    rungs = [ladder.given(test, answers[where], drawn, where), *sampler.rungs()]
-    rungs += [ladder.neighbours(train, accept.candidates)] if accept.fallback else []
+    rungs = [escalation.given(test, answers[where], drawn, where), *sampler.rungs()]
+    rungs += [escalation.neighbours(train, accept.candidates)] if accept.fallback else []
     likely = density.load("models/density/density.json") if accept.checks else None
-    world = checks.world(rules, likely, [record["completion"][-1]["content"] for record in train])
+    world = text_checks.world(rules, likely, [record["completion"][-1]["content"] for record in train])
 
     def check(records: Sequence[Record], texts: Sequence[str]) -> list[list[str]]:
-        hits = checks.run_all(accept.checks, records, texts, world)
+        hits = text_checks.run_all(accept.checks, records, texts, world)
         return [[f"{name}: {found[0]}"[:160] for name, found in row.items() if found] for row in hits]
 
     said = lambda line: print(f"accept: {line}", file=sys.stderr)  # noqa: E731
-    rows = ladder.climb(test, rungs, check, said, bool(accept.checks or reward), reward, together=2 if reward else 1)
-    jsonl.write("data/accepted.jsonl", rows)
-    jsonl.write_json("reports/metrics/accept.json", ladder.summary(rows, [rung.name for rung in rungs]))
+    rows = escalation.climb(
+        test, rungs, check, said, bool(accept.checks or reward), reward, together=2 if reward else 1
+    )
+    files.write("data/accepted.jsonl", rows)
+    files.write_json("reports/metrics/accept.json", escalation.summary(rows, [rung.name for rung in rungs]))
 
 
 if __name__ == "__main__":

@@ -17,15 +17,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from stages.lib import chat, dpo, flaws, grpo, heldout, jsonl, launch, model, training, weights
-from stages.lib.dpo import Dpo
-from stages.lib.facts import Rules
-from stages.lib.grpo import Grpo
-from stages.lib.jsonl import Record
-from stages.lib.params import Count, Refusal, Section, root, run, work
-from stages.lib.rewards import Rewards
-from stages.lib.rows import positions
-from stages.lib.weights import ADAPTER, BASE
+from anneal import files
+from anneal.checks.facts import Rules
+from anneal.dataset import chat_template
+from anneal.dataset.encoding import positions
+from anneal.files import Record
+from anneal.models import loading, weights
+from anneal.models.weights import ADAPTER, BASE
+from anneal.params import Count, Refusal, Section, root, run, work
+from anneal.preference import pair_flaws
+from anneal.preference.rule_rewards import Rewards
+from anneal.training import dpo, grpo, launch, loop, preference_eval
+from anneal.training.dpo import Dpo
+from anneal.training.grpo import Grpo
 
 PAIRS, ROLLOUT = Path("reports/metrics/pairs.json"), Path("reports/metrics/rollout/tuned.json")
 
@@ -54,14 +58,14 @@ class Task:
     folder: Path
 
     def learner(self, longest: int) -> Any:
-        return training.learner(BASE, ADAPTER, self.align.dtype, self.align.quantize, longest)
+        return loop.learner(BASE, ADAPTER, self.align.dtype, self.align.quantize, longest)
 
     def shared(self) -> Record:
-        return training.arguments(self.align.dtype, self.align.checkpointing, self.seed, self.folder)
+        return loop.arguments(self.align.dtype, self.align.checkpointing, self.seed, self.folder)
 
     def fit(self, trainer: Any) -> None:
         section = f"align.{self.align.method}"
-        training.fit(trainer, self.folder, section, "halve it, or set align.checkpointing: true")
+        loop.fit(trainer, self.folder, section, "halve it, or set align.checkpointing: true")
 
 
 def audit(path: Path, stage: str) -> Record:
@@ -73,7 +77,7 @@ def audit(path: Path, stage: str) -> Record:
 
 def refuse(align: Align) -> None:
     """What the audits say must not be trained on, in their own words."""
-    if align.method == "dpo" and (lines := flaws.refusals(audit(PAIRS, "audit"))):
+    if align.method == "dpo" and (lines := pair_flaws.refusals(audit(PAIRS, "audit"))):
         raise Refusal(f"{PAIRS}: {'; '.join(lines)}; mend the pairs, or set align.method: none")
     if align.method == "grpo":
         numbers = audit(ROLLOUT, "rollout@tuned")
@@ -84,40 +88,46 @@ def refuse(align: Align) -> None:
         if numbers["temperature"] != (wanted := align.grpo.temperature):
             raise Refusal(f"{ROLLOUT}: audited at temperature {numbers['temperature']:g}, align.grpo.temperature is "
                           f"{wanted:g}; give both the same")  # fmt: skip
-    if align.quantize == "nf4" and not model.device().startswith("cuda"):
-        raise Refusal(f"params.yaml: align.quantize: nf4 needs a CUDA card, this device is {model.device()}; set none")
+    if align.quantize == "nf4" and not loading.device().startswith("cuda"):
+        raise Refusal(
+            f"params.yaml: align.quantize: nf4 needs a CUDA card, this device is {loading.device()}; set none"
+        )
 
 
 def by_pairs(task: Task) -> tuple[Any, Record, dict[str, str]]:
     """DPO; held-out accuracy is that of the test pairs, before and after."""
-    parts = {part: dpo.encode(f"data/{part}_pairs.jsonl", task.tokenizer, positions(BASE)) for part in flaws.PARTS}
+    parts = {part: dpo.encode(f"data/{part}_pairs.jsonl", task.tokenizer, positions(BASE)) for part in pair_flaws.PARTS}
     learnt, held, test = parts.values()
     policy = task.learner(max(pairs.longest() for pairs in (learnt, held)))
-    before = heldout.score(policy.eval(), test)
+    before = preference_eval.score(policy.eval(), test)
     trainer = dpo.trainer(
         task.align.dpo, task.seed, learnt, held, task.shared(), model=policy, processing_class=task.tokenizer,
-        callbacks=[training.watch(bool(held.rows), "align.dpo")],
+        callbacks=[loop.watch(bool(held.rows), "align.dpo")],
     )  # fmt: skip
-    dpo.prove(trainer, learnt, chat.stop_ids(task.tokenizer))
+    dpo.prove(trainer, learnt, chat_template.stop_ids(task.tokenizer))
     task.fit(trainer)
     # Without the autocast of training: in another number type the very same weights give other likelihoods.
-    after = heldout.score(trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval(), test)
-    found = heldout.preference(test, before, after)
+    after = preference_eval.score(trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval(), test)
+    found = preference_eval.preference(test, before, after)
     counts = {part: {"n": len(pairs.rows), "refused": pairs.refused} for part, pairs in parts.items()}
-    doubts = flaws.doubts(audit(PAIRS, "audit"))
-    return trainer, {**found, "pairs": counts, "warnings": heldout.warnings(found["logp"]) + doubts}, dpo.COLUMNS
+    doubts = pair_flaws.doubts(audit(PAIRS, "audit"))
+    return (
+        trainer,
+        {**found, "pairs": counts, "warnings": preference_eval.warnings(found["logp"]) + doubts},
+        dpo.COLUMNS,
+    )
 
 
 def by_rewards(task: Task) -> tuple[Any, Record, dict[str, str]]:
     """GRPO; what is gained on prompts that it has not seen, rollout measures."""
-    settings, records = task.align.grpo, jsonl.read("data/train.jsonl", "id", "type", "prompt")
-    longest = max(len(chat.prompt_ids(task.tokenizer, record["prompt"])) for record in records)
+    settings, records = task.align.grpo, files.read("data/train.jsonl", "id", "type", "prompt")
+    longest = max(len(chat_template.prompt_ids(task.tokenizer, record["prompt"])) for record in records)
     grpo.check(settings, len(records), task.processes, longest, positions(BASE))
     score = grpo.scorer(task.rewards, task.rules)
     trainer = grpo.trainer(
         settings, task.seed, records, score, task.shared(), model=task.learner(longest + settings.max_new_tokens),
         tokenizer=task.tokenizer, processes=task.processes, cut_learns="stop" in task.rewards.used,
-        callbacks=[training.watch(False, "align.grpo")],
+        callbacks=[loop.watch(False, "align.grpo")],
     )  # fmt: skip
     task.fit(trainer)
     history = trainer.state.log_history
@@ -133,22 +143,22 @@ METHODS: dict[str, Callable[[Task], tuple[Any, Record, dict[str, str]]] | None] 
 
 def keep(folder: Path, align: Align, trainer: Any, tokenizer: Any) -> None:
     """A plain PEFT folder, marked as one that has learnt preferences."""
-    training.save_adapter(trainer.accelerator.unwrap_model(trainer.model), tokenizer, BASE, folder)
-    jsonl.write_json(folder / weights.MARK, {"method": align.method})
+    loop.save_adapter(trainer.accelerator.unwrap_model(trainer.model), tokenizer, BASE, folder)
+    files.write_json(folder / weights.MARK, {"method": align.method})
 
 
 def write(save: Callable[[Path], Any], metrics: Record, plot: str) -> None:
-    jsonl.write_folder("models/aligned", save)
-    jsonl.write_text("reports/plots/align.tsv", plot)
-    jsonl.write_json("reports/metrics/align.json", metrics)
+    files.write_folder("models/aligned", save)
+    files.write_text("reports/plots/align.tsv", plot)
+    files.write_json("reports/metrics/align.json", metrics)
 
 
 def checkpoints(values: list[Any], rules: Rules) -> Path:
     """The folder of this run's checkpoints: other data, settings or code have another."""
     inputs = [BASE, ADAPTER, Path("models/density"), Path("models/reward"), Path(rules.folder)]
-    inputs += [Path(f"data/{name}.jsonl") for name in ("train", *(f"{part}_pairs" for part in flaws.PARTS))]
-    code = [Path(__file__), *sorted(Path(str(jsonl.__file__)).parent.glob("*.py"))]
-    return work("align") / training.fingerprint([*inputs, *code], [*values, rules.model_dump(), launch.inside(), root()])
+    inputs += [Path(f"data/{name}.jsonl") for name in ("train", *(f"{part}_pairs" for part in pair_flaws.PARTS))]
+    code = [Path(__file__), *sorted(Path(str(files.__file__)).parent.glob("*.py"))]
+    return work("align") / loop.fingerprint([*inputs, *code], [*values, rules.model_dump(), launch.inside(), root()])
 
 
 def main(align: Align, processes: Count, rewards: Rewards, rules: Rules, seed: int, threads: int) -> None:
@@ -157,18 +167,18 @@ def main(align: Align, processes: Count, rewards: Rewards, rules: Rules, seed: i
     if not (method := METHODS[align.method]):
         # The adapter as training left it, so that every later stage reads one place whatever the method.
         copy = functools.partial(shutil.copytree, ADAPTER, dirs_exist_ok=True)
-        return write(copy, {"method": "none"}, training.table([], dpo.COLUMNS))
+        return write(copy, {"method": "none"}, loop.table([], dpo.COLUMNS))
     refuse(align)
     if launch.spread(main, processes):
         return None
-    model.threads(threads)
-    training.quiet()
-    tokenizer, place = model.tokenizer(BASE), model.device().partition(":")[0]
+    loading.threads(threads)
+    loop.quiet()
+    tokenizer, place = loading.tokenizer(BASE), loading.device().partition(":")[0]
     folder = checkpoints([align.model_dump(), rewards.model_dump(), seed, threads, place], rules)
     trainer, found, columns = method(Task(align, rewards, rules, seed, processes, tokenizer, folder))
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
-        plot = training.table(trainer.state.log_history, columns)
+        plot = loop.table(trainer.state.log_history, columns)
         save = functools.partial(keep, align=align, trainer=trainer, tokenizer=tokenizer)
         write(save, {"method": align.method, "steps": trainer.state.global_step, **found}, plot)
         shutil.rmtree(folder)

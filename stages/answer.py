@@ -21,11 +21,14 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from stages.lib import chat, decode, jsonl, model, params, parts, search, served, weights
-from stages.lib.jsonl import Record
-from stages.lib.params import Count, Refusal, Section, run
-from stages.lib.presets import Preset, merged
-from stages.lib.weights import System
+from anneal import files, params
+from anneal.dataset import chat_template
+from anneal.decoding import batches, generate, search, served
+from anneal.decoding.presets import Preset, merged
+from anneal.files import Record
+from anneal.models import loading, weights
+from anneal.models.weights import System
+from anneal.params import Count, Refusal, Section, run
 
 TEST = Path("data/test.jsonl")
 
@@ -45,7 +48,7 @@ class Answer(Section):
     model: Names
     dtype: Literal["auto", "float32", "bfloat16", "float16"]
     batch_size: Count
-    decode: decode.Decode
+    decode: generate.Decode
     presets: dict[str, Preset]
 
     _fill = model_validator(mode="before")(merged)
@@ -57,7 +60,7 @@ class Row:
 
     record: Record
     prompt: list[int]
-    golden: chat.Encoded
+    golden: chat_template.Encoded
 
 
 def tokenise(tokenizer: Any, records: list[Record], new: int, window: int | None) -> list[Row]:
@@ -65,8 +68,8 @@ def tokenise(tokenizer: Any, records: list[Record], new: int, window: int | None
     rows = []
     for record in records:
         try:
-            prompt = chat.prompt_ids(tokenizer, record["prompt"])
-            golden = chat.encode(tokenizer, record["prompt"], record["completion"])
+            prompt = chat_template.prompt_ids(tokenizer, record["prompt"])
+            golden = chat_template.encode(tokenizer, record["prompt"], record["completion"])
         except Refusal as err:
             raise Refusal(f"{TEST}: {record['id']}: {err}") from None
         if window and (longest := max(len(prompt) + new, len(golden.ids))) > window:
@@ -79,7 +82,7 @@ def tokenise(tokenizer: Any, records: list[Record], new: int, window: int | None
 
 
 # The words of a batch of rows, each drawn with its own seed.
-Write = Callable[[list[Row], decode.Decode, list[int]], list[decode.Continuation]]
+Write = Callable[[list[Row], generate.Decode, list[int]], list[generate.Continuation]]
 
 
 def digest(paths: Iterable[Path]) -> str:
@@ -94,8 +97,8 @@ def digest(paths: Iterable[Path]) -> str:
 
 def fingerprint(folders: Iterable[Path], answer: Answer, seed: int, threads: int) -> str:
     """Everything that finished batches hang on: weights, questions, settings, code, and the kind of arithmetic."""
-    settings = [answer.model_dump(), seed, threads, model.device(), str(model.dtype(answer.dtype))]
-    code = sorted(Path(str(decode.__file__)).parent.glob("*.py"))
+    settings = [answer.model_dump(), seed, threads, loading.device(), str(loading.dtype(answer.dtype))]
+    code = sorted(Path(str(generate.__file__)).parent.glob("*.py"))
     files = digest([*folders, TEST, *code, Path(__file__)])
     return hashlib.sha256(json.dumps([settings, files], sort_keys=True).encode()).hexdigest()[:16]
 
@@ -103,14 +106,17 @@ def fingerprint(folders: Iterable[Path], answer: Answer, seed: int, threads: int
 def writer(system: System, answer: Answer, loaded: Any, tokenizer: Any) -> Write:
     """The engine that params name, for the words; likelihoods need the weights, as no server tells those of a text."""
     if answer.engine != "openai":
-        engine, stops = {"transformers": decode.answer, "own": search.answer}[answer.engine], chat.stop_ids(tokenizer)
+        engine, stops = (
+            {"transformers": generate.answer, "own": search.answer}[answer.engine],
+            chat_template.stop_ids(tokenizer),
+        )
         return lambda rows, now, seeds: engine(loaded, tokenizer, [row.prompt for row in rows], now, stops, seeds)
     settings = {"decode": answer.decode} | {f"presets.{name}": preset for name, preset in answer.presets.items()}
     asked = served.writer(system, getattr(answer.model, system), digest(weights.files(system)), settings)
     return lambda rows, *rest: asked([row.record for row in rows], *rest)
 
 
-def reply(rows: list[Row], write: Write, settings: decode.Decode, seed: int) -> list[Record]:
+def reply(rows: list[Row], write: Write, settings: generate.Decode, seed: int) -> list[Record]:
     """What is written to a batch of rows, in their order."""
     seeds = [random.Random(f"{seed}/answer/{row.record['id']}").getrandbits(63) for row in rows]
     return [
@@ -120,11 +126,11 @@ def reply(rows: list[Row], write: Write, settings: decode.Decode, seed: int) -> 
     ]
 
 
-def scored(rows: list[Row], write: Write, settings: decode.Decode, seed: int, loaded: Any) -> list[Record]:
+def scored(rows: list[Row], write: Write, settings: generate.Decode, seed: int, loaded: Any) -> list[Record]:
     """Replies and golden log-probabilities (nats)."""
     made = reply(rows, write, settings, seed)
     for row, found in zip(rows, made, strict=True):
-        logprob, count = decode.likelihood(loaded, row.golden.ids, row.golden.labels)
+        logprob, count = generate.likelihood(loaded, row.golden.ids, row.golden.labels)
         octets = len(row.record["completion"][-1]["content"].encode())
         found |= {"target_logprob": round(logprob, 4), "n_target": count, "n_bytes": octets}
     return made
@@ -133,7 +139,7 @@ def scored(rows: list[Row], write: Write, settings: decode.Decode, seed: int, lo
 def gather(rows: list[Row], size: int, folder: Path, make: Callable[[list[Row]], list[Record]]) -> list[Record]:
     """A record per row, in order. Rows whose golden answer is long tend to get long answers: like goes with like."""
     lengths = [len(row.golden.ids) for row in rows]
-    return parts.gather("answer", lengths, size, folder, lambda places: make([rows[place] for place in places]))
+    return batches.gather("answer", lengths, size, folder, lambda places: make([rows[place] for place in places]))
 
 
 def beside(rows: list[Row], write: Write, answer: Answer, seed: int, folder: Path) -> list[Record]:
@@ -151,11 +157,11 @@ def beside(rows: list[Row], write: Write, answer: Answer, seed: int, folder: Pat
 
 def main(system: System, /, answer: Answer, seed: int, threads: int) -> None:
     if not weights.present(system):
-        jsonl.write(f"data/answers/{system}.jsonl", [])
-        jsonl.write(f"data/presets/{system}.jsonl", [])
+        files.write(f"data/answers/{system}.jsonl", [])
+        files.write(f"data/presets/{system}.jsonl", [])
         return
-    records = jsonl.read(TEST, "id", "item", "type", "prompt", "completion")
-    model.threads(threads)
+    records = files.read(TEST, "id", "item", "type", "prompt", "completion")
+    loading.threads(threads)
     tokenizer, loaded = weights.load(system, answer.dtype)
     window = getattr(loaded.config.get_text_config(), "max_position_embeddings", None)
     new = max(settings.max_new_tokens for settings in (answer.decode, *answer.presets.values()))
@@ -164,8 +170,8 @@ def main(system: System, /, answer: Answer, seed: int, threads: int) -> None:
     folder = params.work("answer") / f"{system}-{fingerprint(weights.files(system), answer, seed, threads)}"
     make = partial(scored, write=write, settings=answer.decode, seed=seed, loaded=loaded)
     made, others = gather(rows, answer.batch_size, folder / "main", make), beside(rows, write, answer, seed, folder)
-    jsonl.write(f"data/answers/{system}.jsonl", made)
-    jsonl.write(f"data/presets/{system}.jsonl", others)
+    files.write(f"data/answers/{system}.jsonl", made)
+    files.write(f"data/presets/{system}.jsonl", others)
     shutil.rmtree(folder, ignore_errors=True)
 
 

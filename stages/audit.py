@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from stages.lib import flaws, jsonl, shortcut
-from stages.lib.flaws import ALL, PARTS, Pair
-from stages.lib.jsonl import Record
-from stages.lib.params import Count, Fraction, Section, run
+from anneal import files
+from anneal.files import Record
+from anneal.params import Count, Fraction, Section, run
+from anneal.preference import pair_flaws, shortcuts
+from anneal.preference.pair_flaws import ALL, PARTS, Pair
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,10 +39,10 @@ def column(pairs: Sequence[Pair], everything: Sequence[Pair], audit: Audit, seed
     return {
         "n": len(pairs), "items": len({p.item for p in pairs}), "share": len(pairs) / max(1, len(everything)),
         "parts": {part: sum(p.part == part for p in pairs) for part in PARTS},
-        "length": shortcut.length(pairs),
-        "ngrams": shortcut.ngrams(pairs, audit.ngram, audit.folds, audit.top, seed),
-        "identical": flaws.identical(pairs), "duplicates": flaws.duplicates(pairs),
-        "leaks": flaws.leaks(pairs, everything),
+        "length": shortcuts.length(pairs),
+        "ngrams": shortcuts.ngrams(pairs, audit.ngram, audit.folds, audit.top, seed),
+        "identical": pair_flaws.identical(pairs), "duplicates": pair_flaws.duplicates(pairs),
+        "leaks": pair_flaws.leaks(pairs, everything),
     }  # fmt: skip
 
 
@@ -53,7 +54,7 @@ def measure(pairs: Sequence[Pair], audit: Audit, seed: int) -> Record:
     numbers = {"n": len(pairs), "strategies": strategies, "reason": "" if pairs else "empty: there are no pairs"}
     # Of one strategy the whole is that strategy: no need to take twice as long to say it twice.
     numbers["all"] = strategies[kinds[0]] if len(kinds) == 1 else column(pairs, pairs, audit, seed)
-    return {**numbers, "flags": flaws.flags(numbers, audit.max_shortcut_auc)}
+    return {**numbers, "flags": pair_flaws.flags(numbers, audit.max_shortcut_auc)}
 
 
 def _show(value: float | None, form: str = ".3f") -> str:
@@ -115,16 +116,16 @@ def show(numbers: Record) -> None:
                 console.print(Text(f"{name}, {side} by: {', '.join(grams)}"), soft_wrap=True)
     for flag in numbers["flags"]:
         console.print(Text(flag["line"], style="red"), soft_wrap=True)
-    for line in flaws.refusals(numbers):
+    for line in pair_flaws.refusals(numbers):
         console.print(Text(f"not to be trained on: {line}", style="red"), soft_wrap=True)
     if numbers["reason"]:
         console.print(numbers["reason"])
 
 
 def main(audit: Audit, seed: int) -> None:
-    rows = {part: jsonl.read(f"data/{part}_pairs.jsonl", *KEYS) for part in PARTS}
-    numbers = measure([flaws.pair(row, part) for part in PARTS for row in rows[part]], audit, seed)
-    jsonl.write_json("reports/metrics/pairs.json", numbers)
+    rows = {part: files.read(f"data/{part}_pairs.jsonl", *KEYS) for part in PARTS}
+    numbers = measure([pair_flaws.pair(row, part) for part in PARTS for row in rows[part]], audit, seed)
+    files.write_json("reports/metrics/pairs.json", numbers)
     show(numbers)
 
 

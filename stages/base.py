@@ -17,15 +17,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stages.lib import jsonl, pretraining, probes, tiny
-from stages.lib import model as models
-from stages.lib.corpus import Corpus
-from stages.lib.documents import VERSION, Source
-from stages.lib.grammar import Grammar
-from stages.lib.model import Model
-from stages.lib.params import Refusal, run, work
-from stages.lib.prompts import Prompt
-from stages.lib.tiny import Base
+from anneal import files
+from anneal.models import loading as models
+from anneal.models.loading import Model
+from anneal.params import Refusal, run, work
+from anneal.prompts import Prompt
+from anneal.tiny import architecture, pretrain, probes
+from anneal.tiny.architecture import Base
+from anneal.tiny.documents import VERSION, Source
+from anneal.tiny.grammar_corpus import Grammar
+from anneal.tiny.sheet_corpus import Corpus
 
 OUT = Path("models/base")
 SHIPPED = Path("models/shipped")  # tiny models that come with the checkout, a folder each
@@ -71,7 +72,7 @@ def fingerprint(build: str) -> str:
     """What a half-trained state belongs to: another recipe, code or torch starts from the beginning."""
     import torch
 
-    code = [Path(str(sys.modules[c.__module__].__file__)) for c in (Corpus, Grammar, Base, pretraining.train)]
+    code = [Path(str(sys.modules[c.__module__].__file__)) for c in (Corpus, Grammar, Base, pretrain.train)]
     return hashlib.sha256(f"{build} {digest(code)} {torch.__version__}".encode()).hexdigest()[:16]
 
 
@@ -99,7 +100,7 @@ def card(base: Base, model: Any, tokens: Any, corpus: Source, scores: dict[str, 
 
 
 def note(folder: Path, name: str, revision: str, **more: str) -> None:
-    jsonl.write_json(folder / "base.json", {"name": name, "revision": revision, **more})
+    files.write_json(folder / "base.json", {"name": name, "revision": revision, **more})
 
 
 def build(base: Base, corpus: Source, folder: Path) -> dict[str, float]:
@@ -109,9 +110,9 @@ def build(base: Base, corpus: Source, folder: Path) -> dict[str, float]:
     models.quiet()
     models.threads(base.threads)
     made = recipe(base, corpus)
-    tokens = tiny.tokenizer(corpus.words, corpus.characters, base.vocab_size, base.positions)
-    model = tiny.build(base, tokens)
-    pretraining.train(model, tokens, corpus, base, work("base") / f"{fingerprint(made)}.pt", progress(base.steps))
+    tokens = architecture.tokenizer(corpus.words, corpus.characters, base.vocab_size, base.positions)
+    model = architecture.build(base, tokens)
+    pretrain.train(model, tokens, corpus, base, work("base") / f"{fingerprint(made)}.pt", progress(base.steps))
     model.to(torch.bfloat16).save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)  # the hub's writer keeps it to its owner
     tokens.save_pretrained(folder)
@@ -119,7 +120,7 @@ def build(base: Base, corpus: Source, folder: Path) -> dict[str, float]:
     note(folder, models.TINY, digest([folder / "model.safetensors", folder / "tokenizer.json"]), build=made)
     read = models.load(folder, "float32")
     scores = probes.scores(read, models.tokenizer(folder), corpus, "probes", QUESTIONS)
-    jsonl.write_text(folder / "README.md", card(base, read, tokens, corpus, scores))
+    files.write_text(folder / "README.md", card(base, read, tokens, corpus, scores))
     return scores
 
 
@@ -171,7 +172,7 @@ def main(base: Base, model: Model) -> None:
         shares = [f"{name} {share:.2f}" for name, share in build(base, corpus, folder).items()]
         return print(f"base: probes: {'; '.join(shares)}", file=sys.stderr)
 
-    jsonl.write_folder(OUT, fill)
+    files.write_folder(OUT, fill)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,13 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from stages.lib import controls, detection, facts, grading, jsonl, llm, planted, rubric
-from stages.lib.grading import Judge
-from stages.lib.jsonl import Record
-from stages.lib.params import Refusal, Section, run
+from anneal import files
+from anneal.checks import facts
+from anneal.files import Record
+from anneal.judging import controls, detection, grading, injected_defects, rubric
+from anneal.judging.grading import Judge
+from anneal.llm import client
+from anneal.params import Refusal, Section, run
 
 Numbers = dict[str, Any]
 
@@ -27,22 +30,28 @@ class Card(Section):
     items: Annotated[int, Field(ge=0)]  # texts of each defect
 
 
-def texts(test: Sequence[Record], rejected: Sequence[Record], world: planted.World, seed: int, items: int) -> Numbers:
+def texts(
+    test: Sequence[Record], rejected: Sequence[Record], world: injected_defects.World, seed: int, items: int
+) -> Numbers:
     """{texts, left_out}: the texts to judge, ids `<defect>/<record id>`, and why a defect has none.
 
     The records of a defect are the first that it fits in one fixed order, so that defects share most of them.
     """
     order, byid = grading.drawn([r["id"] for r in test], "card"), {r["id"]: r for r in test}
     worse = {r["id"]: r for r in rejected if r["id"] in byid}
-    made = {kind: {i: planted.Planted(r["text"], r["changes"]) for i, r in worse.items() if r["kind"] == kind}
-            for kind in detection.OWN} | planted.plant(test, world, seed)  # fmt: skip
+    made = {kind: {i: injected_defects.Planted(r["text"], r["changes"]) for i, r in worse.items() if r["kind"] == kind}
+            for kind in detection.OWN} | injected_defects.plant(test, world, seed)  # fmt: skip
     rows, left_out = [], {}
     for name, found in made.items():
         for i in [i for i in order if i in found][:items]:
             record = {key: byid[i][key] for key in ("item", "type", "facts")}
             rows.append({**record, "id": f"{name}/{i}", "text": found[i].text, "changes": found[i].changes})
         if not found:
-            why = "data/rejected.jsonl holds no such text" if name in detection.OWN else planted.PLANTERS[name][1]
+            why = (
+                "data/rejected.jsonl holds no such text"
+                if name in detection.OWN
+                else injected_defects.PLANTERS[name][1]
+            )
             left_out[name] = why
     return {"texts": rows, "left_out": left_out}
 
@@ -73,16 +82,16 @@ def related(judge: str, others: Mapping[str, str]) -> list[str]:
 
 def main(
     card: Card, judge: Judge, model: dict[str, str | None], recipe: str, rules: facts.Rules, seed: int,
-    teacher: llm.Chat, types: dict[str, str],
+    teacher: client.Chat, types: dict[str, str],
 ) -> None:  # fmt: skip
-    test = jsonl.read("data/test.jsonl", "id", "item", "type", "facts", "completion")
-    golden = jsonl.read("data/judgements/golden.jsonl", "id", "outcome", "judge_id")
-    rejected = jsonl.read("data/rejected.jsonl", "id", "kind", "text")
+    test = files.read("data/test.jsonl", "id", "item", "type", "facts", "completion")
+    golden = files.read("data/judgements/golden.jsonl", "id", "outcome", "judge_id")
+    rejected = files.read("data/rejected.jsonl", "id", "kind", "text")
     rubrics, known = rubric.folder(f"prompts/{recipe}/judge"), facts.known(rules)
     dims = {kind: list(sheet.header.dimensions) for kind, sheet in rubrics.items()}
-    bank = planted.bank(Path("data/raw") / recipe / "planted")
+    bank = injected_defects.bank(Path("data/raw") / recipe / "planted")
     moved = {"wrong_type": controls.swapped(test, seed), "other_item": controls.other(test, seed)}
-    world = planted.World(bank, rules, known, dims, judge.null_text, moved)
+    world = injected_defects.World(bank, rules, known, dims, judge.null_text, moved)
     found = texts(test, rejected, world, seed, card.items)
     given = found["texts"]
     rows = []
@@ -98,8 +107,8 @@ def main(
         "family": related(judge.model, {"teacher": teacher.model, "base": model["name"] or ""}),
         "reason": "" if rows else "no card: card.items is 0",
     }  # fmt: skip
-    jsonl.write("data/card.jsonl", rows)
-    jsonl.write_json("reports/metrics/card.json", numbers)
+    files.write("data/card.jsonl", rows)
+    files.write_json("reports/metrics/card.json", numbers)
     print(detection.table(numbers) if rows else numbers["reason"])
 
 

@@ -14,11 +14,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
-from stages.lib import jsonl, llm, phrases, prompts
-from stages.lib.jsonl import Record
-from stages.lib.params import Count, Section, run
+from anneal import files, prompts
+from anneal.files import Record
+from anneal.llm import client
+from anneal.offline import phrase_teacher
+from anneal.params import Count, Section, run
 
-Answers = list[llm.Answer]
+Answers = list[client.Answer]
 Ask = Callable[[list[tuple[Record, str]], int], Answers]  # records with what they lack, and the number of the attempt
 
 
@@ -140,33 +142,36 @@ def close(record: Record, clean: Clean) -> bool:
     return not record["versions"][-1]["reason"]
 
 
-def asker(step: Round, recipe: str, teacher: llm.Chat, types: dict[str, str], total: int, so_far: Answers) -> Ask:
+def asker(step: Round, recipe: str, teacher: client.Chat, types: dict[str, str], total: int, so_far: Answers) -> Ask:
     """Ask the teacher about records with a round's prompt; `so_far` collects the answers of all rounds."""
     bank = Path("data/raw") / recipe / "offline"
-    prompt, respond = prompts.Prompt(Path("prompts") / recipe / "clean" / f"{step.name}.md"), phrases.teacher(bank)
+    prompt, respond = (
+        prompts.Prompt(Path("prompts") / recipe / "clean" / f"{step.name}.md"),
+        phrase_teacher.teacher(bank),
+    )
 
     def ask(todo: list[tuple[Record, str]], attempt: int) -> Answers:
         calls = []
         for r, why in todo:
             slots = {**prompts.slots(r["facts"]), "label": types[r["type"]], "text": r["text"], "reason": why}
-            calls.append(llm.Call(f"{r['id']}/{step.name}", prompt.messages(**slots), attempt))
-        answers = llm.ask(calls, teacher, "teacher", respond, material=bank, earlier=so_far, total=total)
+            calls.append(client.Call(f"{r['id']}/{step.name}", prompt.messages(**slots), attempt))
+        answers = client.ask(calls, teacher, "teacher", respond, material=bank, earlier=so_far, total=total)
         so_far.extend(answers)
         return answers
 
     return ask
 
 
-def main(clean: Clean, recipe: str, teacher: llm.Chat, types: dict[str, str]) -> None:
-    records = [begin(r, clean) for r in jsonl.read("data/generated.jsonl", "id", "type", "facts", "text")]
+def main(clean: Clean, recipe: str, teacher: client.Chat, types: dict[str, str]) -> None:
+    records = [begin(r, clean) for r in files.read("data/generated.jsonl", "id", "type", "facts", "text")]
     ruled = Counter(rule for r in records for rule in tidy(r["versions"][0]["text"], clean)[1])
     answers: Answers = []
     asks = {step.name: asker(step, recipe, teacher, types, len(records), answers) for step in clean.rounds}
     rounds = {step.name: play(records, step, clean, asks[step.name]) for step in clean.rounds}
     passed = sum(close(record, clean) for record in records)
     metrics = {"n": len(records), "passed": passed, "failing": len(records) - passed, "rules": ruled, "rounds": rounds}
-    jsonl.write("data/cleaned.jsonl", records)
-    jsonl.write_json("reports/metrics/clean.json", metrics | llm.bill(answers))
+    files.write("data/cleaned.jsonl", records)
+    files.write_json("reports/metrics/clean.json", metrics | client.bill(answers))
 
 
 if __name__ == "__main__":

@@ -15,10 +15,12 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from stages.lib import alignment, contest, difference, jsonl, missing, repeats, scoreboard, stats
-from stages.lib.jsonl import Record
-from stages.lib.params import Refusal, Section, run
-from stages.lib.systems import SYSTEMS
+from anneal import files
+from anneal.evaluation import alignment_effect, scoreboard
+from anneal.files import Record
+from anneal.params import Refusal, Section, run
+from anneal.stats import intervals, missing, paired, pairwise_summary, repeats
+from anneal.systems import SYSTEMS
 
 WORST, BEST = 1.0, 5.0
 # What is compared with what, by the key of the table.
@@ -74,8 +76,10 @@ def column(rows: list[Record], shares: list[str]) -> Numbers:
     """One system: means and shares, their 95% intervals over items, and the mean if failures were worst or best."""
     scored = [row for row in rows if row["outcome"] == "ok"]
     items, gone = [row["item"] for row in rows], len(rows) - len(scored)
-    score = stats.mean([row["score"] for row in scored], [row["item"] for row in scored])
-    found = {"score": score} | {share: stats.rate([row["passed"][share] for row in rows], items) for share in shares}
+    score = intervals.mean([row["score"] for row in scored], [row["item"] for row in scored])
+    found = {"score": score} | {
+        share: intervals.rate([row["passed"][share] for row in rows], items) for share in shares
+    }
     total = sum(row["score"] for row in scored)
     return {
         "n": len(rows), "n_scored": len(scored), **{name: estimate.mean for name, estimate in found.items()},
@@ -99,19 +103,19 @@ def best(scores: Iterable[dict[str, float | None]], systems: Sequence[str], tie:
 def block(joined: dict[str, list[Record]], compare: Compare, seed: int) -> Numbers:
     """The columns of all systems, tuned less base and less golden on the texts that both have a score for, the aligned
     one less tuned and golden, and which texts pass each share in tuned or base only."""
-    scores = {s: {r["id"]: difference.scored(r) for r in rows} for s, rows in joined.items()}
+    scores = {s: {r["id"]: paired.scored(r) for r in rows} for s, rows in joined.items()}
     found: Numbers = {system: column(joined[system], compare.shares) for system in joined}
     for name, (mine, other) in GAPS.items():
         if mine in joined:
-            pair = difference.matched(joined[mine], joined[other])
-            found[name] = difference.difference(pair, seed, compare.margin)
+            pair = paired.matched(joined[mine], joined[other])
+            found[name] = paired.difference(pair, seed, compare.margin)
             found[name]["bounds"] = missing.difference_bounds(scores[mine], scores[other], WORST, BEST)
     passed = {s: {r["id"]: r["passed"] for r in joined[s]} for s in ("tuned", "base")}
     items = {r["id"]: r["item"] for r in joined["golden"]}
     found["passes"] = {}
     for share in compare.shares:
         ours, theirs = ({i: row[share] for i, row in passed[s].items()} for s in ("tuned", "base"))
-        found["passes"][share] = {**difference.mcnemar(ours, theirs), "paired": stats.paired(ours, theirs, items, seed)}
+        found["passes"][share] = {**paired.mcnemar(ours, theirs), "paired": intervals.paired(ours, theirs, items, seed)}
     every = ({s: scores[s][i] for s in scores} for i in scores["golden"])
     return {**found, "best": best(every, [*scores], compare.tie)}
 
@@ -126,17 +130,17 @@ def summary(joined: dict[str, list[Record]], compare: Compare, seed: int) -> Num
     whole = block(joined, compare, seed)
     for name in (name for name in ("difference", "aligned_difference") if name in whole):
         for key in ("p", "p_equivalent"):
-            for kind, p in stats.holm({kind: part[name][key] for kind, part in by_type.items()}).items():
+            for kind, p in intervals.holm({kind: part[name][key] for kind, part in by_type.items()}).items():
                 by_type[kind][name][f"{key}_holm"] = p
         for numbers in (whole[name], *(each[name] for each in by_type.values())):
-            numbers |= {"state": difference.state(numbers), "sentence": difference.sentence(numbers)}
+            numbers |= {"state": paired.state(numbers), "sentence": paired.sentence(numbers)}
     failed = {s: (sum(row["outcome"] != "ok" for row in rows), len(rows)) for s, rows in joined.items()}
     # A judge that is asked again until it can be read fails less in the end; its first replies tell the rest.
     first = {s: (sum(row["outcome"] != "ok" or bool(row["refused"]) for row in r), len(r)) for s, r in joined.items()}
     gone, early = missing.differential(failed), missing.differential(first)
     return {
         "overall": {system: whole.pop(system) for system in joined}, **whole, "by_type": by_type,
-        "dims": difference.differences(joined["tuned"], joined["base"], seed, compare.margin),
+        "dims": paired.differences(joined["tuned"], joined["base"], seed, compare.margin),
         "missing": {
             "failed": failed, **gone, "sentence": missing.sentence(failed, gone),
             "first": {"failed": first, **early, "sentence": missing.sentence(first, early)},
@@ -147,29 +151,29 @@ def summary(joined: dict[str, list[Record]], compare: Compare, seed: int) -> Num
 def main(compare: Compare, seed: int) -> None:
     from rich.console import Console
 
-    judged = {system: jsonl.read(f"data/judgements/{system}.jsonl", "id", "outcome") for system in SYSTEMS}
+    judged = {system: files.read(f"data/judgements/{system}.jsonl", "id", "outcome") for system in SYSTEMS}
     judged = {system: rows for system, rows in judged.items() if rows or system != "aligned"}
-    by = same({system: jsonl.read_json(f"reports/metrics/judge/{system}.json") for system in judged})
-    joined = join(jsonl.read("data/checks.jsonl", "id", "system"), judged, compare.shares)
+    by = same({system: files.read_json(f"reports/metrics/judge/{system}.json") for system in judged})
+    joined = join(files.read("data/checks.jsonl", "id", "system"), judged, compare.shares)
     clusters = len({row["item"] for row in joined["golden"]})
-    planted = jsonl.read("data/judgements/controls.jsonl", "id", "control", "outcome")
+    planted = files.read("data/judgements/controls.jsonl", "id", "control", "outcome")
     if {row["judge_id"] for row in planted} - set(by["judge_ids"].values()):
         raise Refusal("data/judgements/controls.jsonl: judged by another judge than golden; run `dvc repro`")
-    evaluated = jsonl.read_json("reports/metrics/evaluate.json")
-    drawn = {s: jsonl.read(f"data/rollouts/{s}.jsonl", "id", "item") for s in ("aligned", "tuned")}
-    samples = jsonl.read("data/judgements/samples.jsonl", "id", "outcome")
+    evaluated = files.read_json("reports/metrics/evaluate.json")
+    drawn = {s: files.read(f"data/rollouts/{s}.jsonl", "id", "item") for s in ("aligned", "tuned")}
+    samples = files.read("data/judgements/samples.jsonl", "id", "outcome")
     numbers = {
         **summary(joined, compare, seed),
         **by,
-        "alignment": alignment.whole(joined, drawn, samples, evaluated, compare.shares, seed),
+        "alignment": alignment_effect.whole(joined, drawn, samples, evaluated, compare.shares, seed),
         "controls": evaluated["controls"],
         "judge_controls": repeats.controls(planted, judged["golden"]),
         "repeats": {system: repeats.summary(judged[system]) for system in judged},
-        "preferences": contest.whole(jsonl.read("data/preferences.jsonl", "id", "pair"), by["score_kind"]),
+        "preferences": pairwise_summary.whole(files.read("data/preferences.jsonl", "id", "pair"), by["score_kind"]),
         "clusters": clusters,
         "shares": compare.shares,
     }
-    jsonl.write_json("reports/metrics/compare.json", numbers)
+    files.write_json("reports/metrics/compare.json", numbers)
     # Wide enough for the table where no terminal says how wide it is.
     console = Console(width=None if Console().is_terminal else 200 if "aligned" in joined else 160)
     console.print(scoreboard.table(numbers))

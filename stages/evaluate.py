@@ -11,12 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from stages.lib import bench, checks, controls, density, facts, jsonl, kinds, mixture
-from stages.lib.bench import Bench, Numbers, Rows, share
-from stages.lib.checks import Filter, World
-from stages.lib.jsonl import Record
-from stages.lib.params import Count, Fraction, Refusal, Section, run
-from stages.lib.systems import MODELS, present
+from anneal import files
+from anneal.checks import density, density_fit, facts, text_checks
+from anneal.checks.text_checks import Filter, World
+from anneal.evaluation import kinds, metrics
+from anneal.evaluation.metrics import Bench, Numbers, Rows, share
+from anneal.files import Record
+from anneal.judging import controls
+from anneal.params import Count, Fraction, Refusal, Section, run
+from anneal.systems import MODELS, present
 
 
 class Evaluate(Section):
@@ -31,14 +34,14 @@ class Evaluate(Section):
 
 
 def checked(
-    section: Evaluate, system: str, pairs: list[tuple[Record, str, bool]], world: World, fit: mixture.Fit | None
+    section: Evaluate, system: str, pairs: list[tuple[Record, str, bool]], world: World, fit: density_fit.Fit | None
 ) -> list[Record]:
     """Checked texts of one system: record, text, whether it ended by itself. strict and all_facts want that too.
 
     Golden and answers meet one yardstick: the density of the folds without the record, its golden text included.
     """
     made = []
-    found = checks.run_all(section.checks, [r for r, _, _ in pairs], [words for _, words, _ in pairs], world)
+    found = text_checks.run_all(section.checks, [r for r, _, _ in pairs], [words for _, words, _ in pairs], world)
     texts = [{"id": r["id"], "type": r["type"], "text": words} for r, words, _ in pairs]
     inside = fit.inside(texts) if fit else [True] * len(pairs)
     for (r, words, stopped), hits, lies in zip(pairs, found, inside, strict=True):
@@ -55,7 +58,7 @@ def checked(
 
 
 def gather(
-    test: list[Record], answers: Rows, section: Evaluate, world: World, fit: mixture.Fit | None, seed: int
+    test: list[Record], answers: Rows, section: Evaluate, world: World, fit: density_fit.Fit | None, seed: int
 ) -> Rows:
     """Every text checked, in the order of the test records: golden, the answers, the controls."""
     texts = {"golden": {record["id"]: controls.golden(record) for record in test}}
@@ -72,16 +75,18 @@ def gather(
     return found
 
 
-def held_out(records: list[Record], section: Evaluate, likely: density.Density, seed: int) -> mixture.Fit | None:
+def held_out(records: list[Record], section: Evaluate, likely: density.Density, seed: int) -> density_fit.Fit | None:
     """A density of the held-out golden texts: that of the filter has kept what it finds likely, and would find itself
     confirmed."""
     if "in_distribution" not in section.checks:
         return None
-    return mixture.fit([{"id": r["id"], "type": r["type"], "text": controls.golden(r)} for r in records], likely, seed)
+    return density_fit.fit(
+        [{"id": r["id"], "type": r["type"], "text": controls.golden(r)} for r in records], likely, seed
+    )
 
 
 def sampled(
-    samples: list[Record], validation: list[Record], section: Evaluate, world: World, fit: mixture.Fit | None
+    samples: list[Record], validation: list[Record], section: Evaluate, world: World, fit: density_fit.Fit | None
 ) -> str:
     """What the answers during training passed, by step, as TSV."""
     known = {record["id"]: record for record in validation}
@@ -97,15 +102,15 @@ def sampled(
 
 
 METRICS: dict[str, Callable[[str, Bench], Numbers]] = {
-    "rules": bench.rules, "stops": bench.stops, "likelihood": bench.likelihood, "overlap": bench.overlap,
-    "variety": bench.variety, "copies": bench.copies, "length": bench.length, "layouts": kinds.layouts,
+    "rules": metrics.rules, "stops": metrics.stops, "likelihood": metrics.likelihood, "overlap": metrics.overlap,
+    "variety": metrics.variety, "copies": metrics.copies, "length": metrics.length, "layouts": kinds.layouts,
     "verses": kinds.verses, "styles": kinds.styles, "decoding": kinds.decoding,
 }  # fmt: skip
 
 
 def refuse(section: Evaluate) -> None:
     """Raises Refusal for a name that is none, before anything is read."""
-    checks.refuse(section.checks, "evaluate.checks")
+    text_checks.refuse(section.checks, "evaluate.checks")
     if unknown := [name for name in section.metrics if name not in METRICS]:
         raise Refusal(f"params.yaml: evaluate.metrics: unknown {unknown[0]!r}; known: {', '.join(METRICS)}")
     if odd := sorted({*section.strict} - {*section.checks}):
@@ -114,20 +119,20 @@ def refuse(section: Evaluate) -> None:
 
 def main(evaluate: Evaluate, filter: Filter, rules: facts.Rules, seed: int) -> None:  # noqa: A002
     refuse(evaluate)
-    test = jsonl.read("data/test.jsonl", "id", "item", "type", "facts", "completion")
-    validation = jsonl.read("data/validation.jsonl", "id", "item", "type", "facts", "completion")
-    learnt = jsonl.read("data/train.jsonl", "completion", "facts")
+    test = files.read("data/test.jsonl", "id", "item", "type", "facts", "completion")
+    validation = files.read("data/validation.jsonl", "id", "item", "type", "facts", "completion")
+    learnt = files.read("data/train.jsonl", "completion", "facts")
     train = [controls.golden(record) for record in learnt]
-    answers = {name: jsonl.read(f"data/answers/{name}.jsonl", "id", "finish") for name in MODELS}
+    answers = {name: files.read(f"data/answers/{name}.jsonl", "id", "finish") for name in MODELS}
     answers = {name: rows for name, rows in answers.items() if rows or name != "aligned"}
     fit = held_out([*validation, *test], evaluate, filter.density, seed)
-    world = checks.world(rules, fit.model if fit else None, train, evaluate.near)
+    world = text_checks.world(rules, fit.model if fit else None, train, evaluate.near)
     found = gather(test, answers, evaluate, world, fit, seed)
     known = {record["id"]: record for record in test}
 
     def laid(path: str) -> list[Record]:
         """Rows of a file, each with what its text passes."""
-        rows = jsonl.read(path)
+        rows = files.read(path)
         triples = [(known[row["id"]], row["text"], row.get("finish", "stop") == "stop") for row in rows]
         return [{**row, **one} for row, one in zip(rows, checked(evaluate, "", triples, world, fit), strict=True)]
 
@@ -138,12 +143,12 @@ def main(evaluate: Evaluate, filter: Filter, rules: facts.Rules, seed: int) -> N
     wrong = {n: share(rows, [r["strict"] for r in rows]) for n, rows in found.items() if n not in systems}
     numbers = {m: {n: figure for n in systems if (figure := METRICS[m](n, table))} for m in evaluate.metrics}
     head = {"n": len(test), "clusters": len({record["item"] for record in test}), "controls": wrong}
-    samples = jsonl.read("data/samples.jsonl")
-    jsonl.write("data/checks.jsonl", [row for name in systems for row in found[name]])
-    jsonl.write_json(
+    samples = files.read("data/samples.jsonl")
+    files.write("data/checks.jsonl", [row for name in systems for row in found[name]])
+    files.write_json(
         "reports/metrics/evaluate.json", {**head, "accepted": kinds.contract(laid("data/accepted.jsonl")), **numbers}
     )
-    jsonl.write_text("reports/plots/samples.tsv", sampled(samples, validation, evaluate, world, fit))
+    files.write_text("reports/plots/samples.tsv", sampled(samples, validation, evaluate, world, fit))
 
 
 if __name__ == "__main__":

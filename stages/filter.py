@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stages.lib import checks, density, facts, impact, jsonl, mixture, text
-from stages.lib.checks import Filter
-from stages.lib.jsonl import Record
-from stages.lib.params import Refusal, run
+from anneal import files, similarity
+from anneal.checks import density, density_fit, facts, impact, text_checks
+from anneal.checks.text_checks import Filter
+from anneal.files import Record
+from anneal.params import Refusal, run
 
 FIELDS = ("id", "item", "type", "facts", "text")
 KEPT = (*FIELDS, "rejected")  # the source's own worse text, where it has one
@@ -61,14 +62,14 @@ def _length(records: Sequence[Record], limits: Limits) -> dict[str, Record]:
 
 def _exact(records: Sequence[Record], _limits: Limits) -> dict[str, Record]:
     first: dict[str, str] = {}
-    held = {r["id"]: first.setdefault(text.key(r["text"]), r["id"]) for r in records}
+    held = {r["id"]: first.setdefault(similarity.key(r["text"]), r["id"]) for r in records}
     return {name: _reason(1.0, 1.0) | {"with": kept} for name, kept in held.items() if kept != name}
 
 
 def _near(records: Sequence[Record], limits: Limits) -> dict[str, Record]:
     """On the texts of all records: the types of one item share its facts and should share no more."""
     earlier: dict[int, list[tuple[float, int]]] = {}
-    for i, j, shared in text.near_duplicates([r["text"] for r in records], limits.near_duplicate):
+    for i, j, shared in similarity.near_duplicates([r["text"] for r in records], limits.near_duplicate):
         earlier.setdefault(j, []).append((shared, i))
     dropped: dict[int, Record] = {}
     for j in sorted(earlier):
@@ -102,10 +103,10 @@ def _complete(records: Sequence[Record], kept: Sequence[Record], dropped: Sequen
 def sound(records: Sequence[Record], section: Filter, rules: facts.Rules) -> tuple[list[Record], list[Record]]:
     """What passes the rules, and what does not, by the order of the rules."""
     named = [rule for rule in section.rules if rule not in RULES]
-    checks.refuse(named, f"filter.rules (beside {', '.join(RULES)})")
+    text_checks.refuse(named, f"filter.rules (beside {', '.join(RULES)})")
     if twice := [name for name, n in Counter(r["id"] for r in records).items() if n > 1]:
         raise Refusal(f"data/cleaned.jsonl: the id {twice[0]!r} stands there twice; an id names one record")
-    found = checks.run_all(named, records, [r["text"] for r in records], checks.world(rules))
+    found = text_checks.run_all(named, records, [r["text"] for r in records], text_checks.world(rules))
     hits = {r["id"]: row for r, row in zip(records, found, strict=True)}
     limits, left, dropped = Limits(section.near_duplicate, rules.types, hits), list(records), list[Record]()
     for rule in section.rules:
@@ -118,12 +119,12 @@ def sound(records: Sequence[Record], section: Filter, rules: facts.Rules) -> tup
 
 def likely(
     records: Sequence[Record], section: density.Density, seed: int
-) -> tuple[list[Record], list[Record], mixture.Fit]:
+) -> tuple[list[Record], list[Record], density_fit.Fit]:
     """Records with their `log_prob`, the least likely ones apart, and the density that was fitted on all of them.
 
     A record is scored by a mixture that has not seen it: its own would find it likely for having been fitted on it.
     """
-    fit = mixture.fit(records, section, seed)
+    fit = density_fit.fit(records, section, seed)
     threshold, kept, dropped = fit.model.threshold, list[Record](), list[Record]()
     absent = {"value": None, "threshold": round(threshold, 6), "margin": None}  # the JSON of a text lacks a field
     for record, score in zip(records, fit.scores.tolist(), strict=True):
@@ -136,7 +137,7 @@ def likely(
 
 
 def main(filter: Filter, rules: facts.Rules, seed: int) -> None:  # noqa: A002
-    records = jsonl.read("data/cleaned.jsonl", *FIELDS)
+    records = files.read("data/cleaned.jsonl", *FIELDS)
     left, unsound = sound(records, filter, rules)
     kept, unlikely, fit = likely(left, filter.density, seed)
     counts = Counter(r["rule"] for r in unsound + unlikely)
@@ -147,11 +148,11 @@ def main(filter: Filter, rules: facts.Rules, seed: int) -> None:  # noqa: A002
         "density": impact.likelihood(fit, left, kept, unlikely),
     }  # fmt: skip
     model = fit.model.model_dump_json(indent=1) + "\n"
-    jsonl.write("data/filtered.jsonl", kept)
-    jsonl.write("data/dropped.jsonl", unsound + unlikely)
-    jsonl.write_folder("models/density", lambda folder: jsonl.write_text(folder / "density.json", model))
-    jsonl.write_json("reports/metrics/filter.json", metrics)
-    jsonl.write_text("reports/plots/filter.tsv", impact.histogram(kept, unlikely))
+    files.write("data/filtered.jsonl", kept)
+    files.write("data/dropped.jsonl", unsound + unlikely)
+    files.write_folder("models/density", lambda folder: files.write_text(folder / "density.json", model))
+    files.write_json("reports/metrics/filter.json", metrics)
+    files.write_text("reports/plots/filter.tsv", impact.histogram(kept, unlikely))
 
 
 if __name__ == "__main__":

@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from stages.lib import budget, chat, jsonl, model
-from stages.lib.jsonl import Record
-from stages.lib.params import Count, Refusal, Section, run, work
-from stages.lib.rows import positions
-from stages.lib.template import Unmaskable
-from stages.lib.wordings import Task, Writer, balanced
+from anneal import files
+from anneal.dataset import chat_template, token_budget
+from anneal.dataset.encoding import positions
+from anneal.dataset.instructions import Task, Writer, balanced
+from anneal.dataset.template import Unmaskable
+from anneal.files import Record
+from anneal.models import loading
+from anneal.params import Count, Refusal, Section, run, work
 
 
 class Format(Section):
@@ -36,8 +38,8 @@ class Result:
     """Rows that are kept, and every one that is not with its reason."""
 
     rows: list[Record] = field(default_factory=list)
-    kept: list[chat.Encoded] = field(default_factory=list)  # of `rows`, the last reply of each
-    encoded: list[chat.Encoded | Unmaskable] = field(default_factory=list)
+    kept: list[chat_template.Encoded] = field(default_factory=list)  # of `rows`, the last reply of each
+    encoded: list[chat_template.Encoded | Unmaskable] = field(default_factory=list)
     over: list[str] = field(default_factory=list)  # ids
     refused: list[tuple[str, str]] = field(default_factory=list)  # ids and reasons
     wordings: dict[str, Counter[int]] = field(default_factory=dict)  # task -> wording -> rows
@@ -46,7 +48,7 @@ class Result:
     def take(self, row: Record, tokenizer: Any, reply: list[dict[str, str]], longest: int) -> bool:
         """Keep the row if its reply can be masked exactly and is short enough."""
         try:
-            encoded = chat.encode(tokenizer, row["prompt"], reply)
+            encoded = chat_template.encode(tokenizer, row["prompt"], reply)
         except Unmaskable as err:
             self.encoded.append(err)
             self.refused.append((row["id"], str(err)))
@@ -103,14 +105,14 @@ def decide(result: Result, policy: Format, name: str) -> None:
         )
 
 
-def counted(result: Result, tokenizer: Any) -> list[budget.Row]:
+def counted(result: Result, tokenizer: Any) -> list[token_budget.Row]:
     """Tokens of the kept rows by field. A message's own tokens are counted once for each different text of it."""
     told = [{message["role"]: message["content"] for message in row["prompt"]} for row in result.rows]
     texts = sorted({text for each in told for text in each.values()})
     ids = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
     length = {"": 0} | {text: len(each) for text, each in zip(texts, ids, strict=True)}
     return [
-        budget.Row(length[each.get("system", "")], length[each["user"]], row.prompt, len(row.ids) - row.prompt)
+        token_budget.Row(length[each.get("system", "")], length[each["user"]], row.prompt, len(row.ids) - row.prompt)
         for each, row in zip(told, result.kept, strict=True)
     ]
 
@@ -121,22 +123,26 @@ def share(used: Counter[int], lines: int) -> dict[str, float]:
 
 def measure(sft: Result, pairs: Result, counts: dict[str, int], writers: Sequence[Writer], tokenizer: Any) -> Record:
     """Counts, masks, token statistics over all maskable rows (also those too long), budget, shares of the wordings."""
-    ok = [row for row in sft.encoded if isinstance(row, chat.Encoded)]
+    ok = [row for row in sft.encoded if isinstance(row, chat_template.Encoded)]
     rows = counted(sft, tokenizer)
     asked = {tuple((message["role"], message["content"]) for message in row["prompt"]) for row in sft.rows}
-    shape = budget.Shape(len(sft.instructions), len(sft.rows) - len(asked), len(sft.over), len(ok))
+    shape = token_budget.Shape(len(sft.instructions), len(sft.rows) - len(asked), len(sft.over), len(ok))
     shares = {writer.name: share(sft.wordings[writer.name], len(writer.lines)) for writer in writers}
     return {
         "records": counts["records"],
         "rows": len(sft.rows),
-        "masks": chat.report(sft.encoded, chat.stop_ids(tokenizer)),
+        "masks": chat_template.report(sft.encoded, chat_template.stop_ids(tokenizer)),
         "over_length": {"rows": len(sft.over), "share": len(sft.over) / max(len(ok), 1)},
         "tokens": {
-            "prompt": budget.spread([row.prompt for row in ok]),
-            "completion": budget.spread([len(row.ids) - row.prompt for row in ok]),
-            "total": budget.spread([len(row.ids) for row in ok]),
+            "prompt": token_budget.spread([row.prompt for row in ok]),
+            "completion": token_budget.spread([len(row.ids) - row.prompt for row in ok]),
+            "total": token_budget.spread([len(row.ids) for row in ok]),
         },
-        "budget": {"fields": budget.fields(rows), "repeated": shape.repeated, "warnings": budget.warnings(rows, shape)},
+        "budget": {
+            "fields": token_budget.fields(rows),
+            "repeated": shape.repeated,
+            "warnings": token_budget.warnings(rows, shape),
+        },
         "pairs": {
             "records": counts["rejected"],
             "rows": len(pairs.rows),
@@ -151,13 +157,13 @@ def measure(sft: Result, pairs: Result, counts: dict[str, int], writers: Sequenc
 def main(seed: int, recipe: str, types: dict[str, str], format: Format) -> None:  # noqa: A002
     folder = Path("prompts", recipe, "format")
     writers = [Writer(folder, types, seed), *(Writer(folder, types, seed, *task) for task in format.tasks.items())]
-    records = jsonl.read("data/filtered.jsonl", "id", "item", "type", "facts", "text")
+    records = files.read("data/filtered.jsonl", "id", "item", "type", "facts", "text")
     if not records:
         raise Refusal("data/filtered.jsonl: no record is left; loosen the filter section")
-    rejected = jsonl.read("data/rejected.jsonl", "id", "kind", "text")
+    rejected = files.read("data/rejected.jsonl", "id", "kind", "text")
     if format.max_length > (most := positions(Path("models/base"))):
         raise Refusal(f"params.yaml: format.max_length: models/base has positions for {most:.0f} tokens only")
-    tokenizer = model.tokenizer("models/base")
+    tokenizer = loading.tokenizer("models/base")
     sft = formatted(records, writers, tokenizer, format.max_length)
     decide(sft, format, "filtered.jsonl")
     pairs = paired(rejected, sft.rows, tokenizer, format.max_length)
@@ -168,12 +174,12 @@ def main(seed: int, recipe: str, types: dict[str, str], format: Format) -> None:
         print(f"format: {line}", file=sys.stderr)
     # The time is this machine's, so it is told and never written into a file that is compared.
     print(
-        f"format: {budget.estimate(metrics['budget']['fields']['total'], work('times') / 'pace.jsonl')}",
+        f"format: {token_budget.estimate(metrics['budget']['fields']['total'], work('times') / 'pace.jsonl')}",
         file=sys.stderr,
     )
-    jsonl.write("data/formatted.jsonl", sft.rows)
-    jsonl.write("data/pairs.jsonl", pairs.rows)
-    jsonl.write_json("reports/metrics/format.json", metrics)
+    files.write("data/formatted.jsonl", sft.rows)
+    files.write("data/pairs.jsonl", pairs.rows)
+    files.write_json("reports/metrics/format.json", metrics)
 
 
 if __name__ == "__main__":

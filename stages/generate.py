@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from stages.lib import columns, essays, jsonl, llm, personal, phrases, plain, prompts, table
-from stages.lib.columns import Fields
-from stages.lib.essays import Markdown
-from stages.lib.jsonl import Record
-from stages.lib.params import Count, Refusal, Section, run
+from anneal import files, prompts
+from anneal.files import Record
+from anneal.llm import client
+from anneal.offline import phrase_teacher, style_teacher
+from anneal.params import Count, Refusal, Section, run
+from anneal.sources import columns, essays, personal, tables
+from anneal.sources.columns import Fields
+from anneal.sources.essays import Markdown
 
 
 class Generate(Section):
@@ -37,15 +40,15 @@ class Material:
     generate: Generate
     types: dict[str, str]
     recipe: str
-    teacher: llm.Chat
+    teacher: client.Chat
 
 
-Made = tuple[list[Record], list[llm.Answer], Record]  # records, what was asked for them, figures of the source
+Made = tuple[list[Record], list[client.Answer], Record]  # records, what was asked for them, figures of the source
 
 
 def read_items(path: str, required: list[str]) -> list[Record]:
     """The sheets of a recipe. Refuses, with the line, one that lacks a key and an id that is used twice."""
-    items = jsonl.read(path, "id", *required)
+    items = files.read(path, "id", *required)
     numbers = [n for n, raw in enumerate(Path(path).read_bytes().split(b"\n"), 1) if raw.strip()]
     lines: dict[str, int] = {}
     for number, item in zip(numbers, items, strict=True):
@@ -77,7 +80,7 @@ def from_teacher(material: Material) -> Made:
     folder = Path("prompts") / material.recipe / "generate"
     asked = {kind: prompts.Prompt(folder / f"{kind}.md") for kind in material.types}
     rows: list[Record] = []
-    calls: list[llm.Call] = []
+    calls: list[client.Call] = []
     items = read_items(material.generate.items, material.generate.required)
     # A teacher must not see what the records may not hold.
     sheets, found = personal.records([{"facts": item} for item in items], material.generate.pii)
@@ -87,9 +90,9 @@ def from_teacher(material: Material) -> Made:
             messages = prompt.messages(**{**prompts.slots(row["facts"]), "label": material.types[kind]})
             for sample in range(material.generate.per_item):
                 rows.append(record_of(item, kind, sample, ""))
-                calls.append(llm.Call(rows[-1]["id"], messages, sample))
+                calls.append(client.Call(rows[-1]["id"], messages, sample))
     bank = Path("data/raw") / material.recipe / "offline"
-    answers = llm.ask(calls, material.teacher, "teacher", phrases.teacher(bank), material=bank)
+    answers = client.ask(calls, material.teacher, "teacher", phrase_teacher.teacher(bank), material=bank)
     made = [{**row, "text": a.text.strip()} for row, a in zip(rows, answers, strict=True) if a.status != "failed"]
     return made, answers, {"pii": found}
 
@@ -101,9 +104,9 @@ def from_records(material: Material) -> Made:
     taken = fields.taken
     if not fields.type and len(types) > 1:
         raise Refusal(f"params.yaml: generate.fields.type: empty, but types holds {', '.join(types)}; name the column")
-    rows = table.read(generate.items)
+    rows = tables.read(generate.items)
     # An empty cell is an empty slot of a prompt; of a list or a number, nothing says what its empty form would be.
-    blank = dict.fromkeys(table.text_columns(rows), "")
+    blank = dict.fromkeys(tables.text_columns(rows), "")
     for row in rows:
         for column in generate.required:
             row.need(column, "generate.required")
@@ -118,7 +121,7 @@ def from_records(material: Material) -> Made:
         facts = {column: value for column, value in known.items() if column not in taken} | asked
         # Rows that are the same to the last character are samples of one item, so that a split never parts them; nor
         # may it part pairs that ask the same, of which a source has several for their other answers.
-        item = table.digest(asked or facts) if fields.rejected else name
+        item = tables.digest(asked or facts) if fields.rejected else name
         record = {"id": f"{name}/{kind}/{seen[name]}", "item": item, "type": kind, "facts": facts}
         made.append(record | told)
         seen[name] += 1
@@ -136,18 +139,20 @@ def from_markdown(material: Material) -> Made:
     # Personal data goes before anything is asked: a teacher must not see what the records may not hold.
     rows, found = essays.read(generate.items, cut.templates, cut.min_tokens, cut.max_tokens, cut.tables, generate.pii)
     calls = essays.calls(rows, Path("prompts") / material.recipe / "generate")
-    answers = llm.ask(calls, material.teacher, "teacher", plain.respond(bank), material=bank) if calls else []
+    answers = (
+        client.ask(calls, material.teacher, "teacher", style_teacher.respond(bank), material=bank) if calls else []
+    )
     return essays.given(rows, answers), answers, found
 
 
 SOURCES = {"teacher": from_teacher, "records": from_records, "markdown": from_markdown}
 
 
-def main(generate: Generate, recipe: str, teacher: llm.Chat, types: dict[str, str]) -> None:
+def main(generate: Generate, recipe: str, teacher: client.Chat, types: dict[str, str]) -> None:
     records, answers, figures = SOURCES[generate.source](Material(generate, types, recipe, teacher))
-    jsonl.write("data/generated.jsonl", sorted(records, key=natural))
+    files.write("data/generated.jsonl", sorted(records, key=natural))
     metrics = {"n": len(records), "types": Counter(record["type"] for record in records), **figures}
-    jsonl.write_json("reports/metrics/generate.json", metrics | llm.bill(answers))
+    files.write_json("reports/metrics/generate.json", metrics | client.bill(answers))
 
 
 if __name__ == "__main__":

@@ -12,11 +12,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from stages.lib import controls, facts, grading, jsonl, rubric
-from stages.lib.grading import BEST, WORST, Judge
-from stages.lib.jsonl import Record
-from stages.lib.params import Refusal, run
-from stages.lib.rubric import Rubric
+from anneal import files
+from anneal.checks import facts
+from anneal.files import Record
+from anneal.judging import controls, grading, rubric
+from anneal.judging.grading import BEST, WORST, Judge
+from anneal.judging.rubric import Rubric
+from anneal.params import Refusal, run
 
 
 def paired(records: list[Record], texts: dict[str, str]) -> list[Record]:
@@ -70,7 +72,7 @@ def summary(rows: list[Record], rubrics: dict[str, Rubric], judge: Judge) -> dic
 
 def sampled(records: list[Record], prompts: int, ask: grading.Ask) -> list[Record]:
     """All samples of the tuned model for so many prompts: does the reward put them in the order of the judge?"""
-    drawn = jsonl.read("data/rollouts/tuned.jsonl", "id")
+    drawn = files.read("data/rollouts/tuned.jsonl", "id")
     chosen = set(grading.drawn(sorted({row["id"] for row in drawn}), "sample")[:prompts])
     rows = []
     # A call for each number of sample: the ids of one are all different.
@@ -89,7 +91,7 @@ def main(
     seed: int,
     types: dict[str, str],
 ) -> None:
-    records = jsonl.read("data/test.jsonl", "id", "item", "type", "facts", "completion")
+    records = files.read("data/test.jsonl", "id", "item", "type", "facts", "completion")
     rubrics, known = rubric.folder(f"prompts/{recipe}/judge"), facts.known(rules)
     if absent := sorted({record["type"] for record in records} - rubrics.keys()):
         raise Refusal(f"prompts/{recipe}/judge: no rubric names the type {absent[0]}; add it to the types of one")
@@ -113,8 +115,8 @@ def main(
     if failed > judge.max_failed * len(rows) and system not in ("controls", "samples"):
         outcomes = dict(Counter(row["outcome"] for row in rows))
         raise Refusal(f"{failed} of {len(rows)} texts have no score, above judge.max_failed: {outcomes}")
-    jsonl.write(f"data/judgements/{system}.jsonl", rows)
-    jsonl.write_json(f"reports/metrics/judge/{system}.json", summary(rows, rubrics, judge))
+    files.write(f"data/judgements/{system}.jsonl", rows)
+    files.write_json(f"reports/metrics/judge/{system}.json", summary(rows, rubrics, judge))
 
 
 if __name__ == "__main__":

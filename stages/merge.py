@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from stages.lib import adapter, chat, jsonl, model
-from stages.lib.params import Count, Refusal, Section, run
-from stages.lib.weights import ALIGNED, BASE, MARK, attached
+from anneal import files
+from anneal.dataset import chat_template
+from anneal.models import loading, lora_merge
+from anneal.models.weights import ALIGNED, BASE, MARK, attached
+from anneal.params import Count, Refusal, Section, run
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +48,7 @@ def weight_files(folder: Path) -> Path:
     """The folder with the safetensors: the base itself, or the place where loading has just put the named model."""
     from transformers.utils import cached_file
 
-    name, revision = model.pinned(folder)
+    name, revision = loading.pinned(folder)
     if Path(name).is_dir():
         return Path(name)
     return Path(cached_file(name, "config.json", revision=revision, local_files_only=True)).parent
@@ -62,22 +64,22 @@ def dress(source: Path, target: Path, config: dict[str, Any], tokenizer: Any, dt
     there = (source / "generation_config.json").exists()
     generation = GenerationConfig.from_pretrained(source) if there else GenerationConfig()
     # A base checkpoint often names another eos than the template writes; the model would learn to stop and run on.
-    generation.eos_token_id, generation.pad_token_id = chat.stop_ids(tokenizer), tokenizer.pad_token_id
+    generation.eos_token_id, generation.pad_token_id = chat_template.stop_ids(tokenizer), tokenizer.pad_token_id
     generation.save_pretrained(target)
 
 
-def encode(tokenizer: Any, records: list[jsonl.Record]) -> list[chat.Encoded]:
+def encode(tokenizer: Any, records: list[files.Record]) -> list[chat_template.Encoded]:
     """The golden rows in tokens, with their answers marked."""
     rows = []
     for record in records:
         try:
-            rows.append(chat.encode(tokenizer, record["prompt"], record["completion"]))
+            rows.append(chat_template.encode(tokenizer, record["prompt"], record["completion"]))
         except Refusal as err:
             raise Refusal(f"{VALIDATION}: {record['id']}: {err}") from None
     return rows
 
 
-def logits(weights: Any, rows: list[chat.Encoded]) -> list[torch.Tensor]:
+def logits(weights: Any, rows: list[chat_template.Encoded]) -> list[torch.Tensor]:
     """Per row the logits [n, words] that predict the golden answer and its stop, in float32 on the CPU."""
     import torch
 
@@ -109,11 +111,11 @@ def compare(before: list[torch.Tensor], after: list[torch.Tensor], stops: list[i
 
 
 def prove(
-    target: Path, before: list[torch.Tensor], rows: list[chat.Encoded], records: Any, tied: Any, dtype: str
+    target: Path, before: list[torch.Tensor], rows: list[chat_template.Encoded], records: Any, tied: Any, dtype: str
 ) -> Any:
     """Load the merged folder as anyone would and hold it against the adapter on the base. Refuses where they part."""
-    tokenizer, weights = model.tokenizer(target), model.load(target, dtype)
-    stops, listed = chat.stop_ids(tokenizer), weights.generation_config.eos_token_id
+    tokenizer, weights = loading.tokenizer(target), loading.load(target, dtype)
+    stops, listed = chat_template.stop_ids(tokenizer), weights.generation_config.eos_token_id
     again = encode(tokenizer, records)
     if again != rows or stops != listed or weights.all_tied_weights_keys != tied:
         parts = {"tokens": again == rows, "stops": stops == listed, "ties": weights.all_tied_weights_keys == tied}
@@ -124,15 +126,15 @@ def prove(
 
 
 def main(merge: Merge, threads: int) -> None:
-    records = jsonl.read(VALIDATION, "id", "prompt", "completion")
+    records = files.read(VALIDATION, "id", "prompt", "completion")
     records = records[:: -(-len(records) // merge.prompts)]  # evenly spaced, so that every type is there
-    model.threads(threads)
-    config, lora = configuration(BASE), adapter.Adapter(ALIGNED)
+    loading.threads(threads)
+    config, lora = configuration(BASE), lora_merge.Adapter(ALIGNED)
     dtype = str(config.get("dtype") or config.get("torch_dtype") or "float32") if merge.dtype == "base" else merge.dtype
-    tokenizer, weights = model.tokenizer(BASE), model.load(BASE, dtype)
+    tokenizer, weights = loading.tokenizer(BASE), loading.load(BASE, dtype)
     rows = encode(tokenizer, records)
     source, tied = weight_files(BASE), dict(weights.all_tied_weights_keys)
-    plan = adapter.match(lora, source, tied, weights.base_model_prefix)
+    plan = lora_merge.match(lora, source, tied, weights.base_model_prefix)
     before = logits(attached(weights, ALIGNED), rows)  # as PEFT computes it: the yardstick
     del weights
     gc.collect()  # the whole model is never in memory twice, and PEFT's wrapper is a cycle of references
@@ -140,7 +142,7 @@ def main(merge: Merge, threads: int) -> None:
 
     def fill(target: Path) -> None:
         metrics.update(
-            adapter.pour(source, target, lora, plan, tied, None if merge.dtype == "base" else model.dtype(dtype))
+            lora_merge.pour(source, target, lora, plan, tied, None if merge.dtype == "base" else loading.dtype(dtype))
         )
         if not metrics["changed"]:
             raise Refusal(f"{ALIGNED}: the adapter changes no weight (every B is zero); it was never trained")
@@ -154,8 +156,8 @@ def main(merge: Merge, threads: int) -> None:
                 f"of a logit, more than {merge.tolerance:g}; merge.dtype float32 rounds least"
             )
 
-    jsonl.write_folder("models/merged", fill)
-    jsonl.write_json("reports/metrics/merge.json", metrics)
+    files.write_folder("models/merged", fill)
+    files.write_json("reports/metrics/merge.json", metrics)
 
 
 if __name__ == "__main__":

@@ -15,13 +15,17 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from stages.lib import controls, facts, grading, jsonl, llm, offline, pairs, replay, rubric, stubs
-from stages.lib.grading import Judge
-from stages.lib.jsonl import Record
-from stages.lib.pairs import Pairs
-from stages.lib.params import Refusal, Section, run
-from stages.lib.prompts import Prompt
-from stages.lib.systems import SYSTEMS
+from anneal import files
+from anneal.checks import facts
+from anneal.files import Record
+from anneal.judging import controls, grading, pairwise, rubric
+from anneal.judging.grading import Judge
+from anneal.judging.pairwise import Pairs
+from anneal.llm import client, offline_server, replay
+from anneal.offline import stub_judges
+from anneal.params import Refusal, Section, run
+from anneal.prompts import Prompt
+from anneal.systems import SYSTEMS
 
 CONTROLS = ("golden:again", "golden:truncated")  # pairs of known outcome
 Texts = Mapping[str, Mapping[str, str]]  # system -> id -> its text
@@ -81,8 +85,8 @@ def plan(records: Sequence[Record], given: Texts, prefer: Prefer, judge: Judge, 
     return made
 
 
-def responder(judge: Judge) -> offline.Respond:
-    return stubs.JUDGES.get(judge.model, pairs.respond)
+def responder(judge: Judge) -> offline_server.Respond:
+    return stub_judges.JUDGES.get(judge.model, pairwise.respond)
 
 
 def named_by(judge: Judge, sheets: Mapping[str, Pairs], types: dict[str, str], known: grading.Known) -> dict[str, str]:
@@ -105,8 +109,10 @@ def ask(
     for row in rows:
         both = [given[row[side]][row["id"]] for side in ("first", "second")]
         messages = sheets[row["type"]].messages(shown[row["id"]], *both)
-        calls.append(llm.Call(f"{row['id']} {row['first']}:{row['second']} {row['sample']}", messages, row["sample"]))
-    answers = llm.ask(calls, judge, "judge", responder(judge), pairs.parse)
+        calls.append(
+            client.Call(f"{row['id']} {row['first']}:{row['second']} {row['sample']}", messages, row["sample"])
+        )
+    answers = client.ask(calls, judge, "judge", responder(judge), pairwise.parse)
     made = []
     for row, answer in zip(rows, answers, strict=True):
         told: Record = {"verdict": None, "outcome": replay.OUTCOMES.get(answer.kind, "ok"), "reply": None}
@@ -120,7 +126,7 @@ def ask(
 
 
 def main(judge: Judge, prefer: Prefer, recipe: str, rules: facts.Rules, seed: int, types: dict[str, str]) -> None:
-    records = jsonl.read("data/test.jsonl", "id", "item", "type", "facts", "completion")
+    records = files.read("data/test.jsonl", "id", "item", "type", "facts", "completion")
     given, rubrics = texts(records), rubric.folder(f"prompts/{recipe}/judge")
     if absent := sorted({record["type"] for record in records} - rubrics.keys()):
         raise Refusal(f"prompts/{recipe}/judge: no rubric names the type {absent[0]}; add it to the types of one")
@@ -136,8 +142,8 @@ def main(judge: Judge, prefer: Prefer, recipe: str, rules: facts.Rules, seed: in
             raise Refusal(f"{pair}: {why}; what was paid for is kept: run again to ask for these")
     # Equal texts in both orders are one request, and one price.
     paid = {row["request"]: row["tokens"] for row in rows}.values()
-    jsonl.write("data/preferences.jsonl", rows)
-    jsonl.write_json("reports/metrics/prefer.json", {
+    files.write("data/preferences.jsonl", rows)
+    files.write_json("reports/metrics/prefer.json", {
         "n": len(rows),
         "outcomes": dict(Counter(row["outcome"] for row in rows)),
         "judge_ids": {sheets[kind].rubric.path.stem: name for kind, name in names.items()},

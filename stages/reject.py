@@ -16,10 +16,13 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from stages.lib import facts, jsonl, llm, phrases, prompts
-from stages.lib.facts import Vocabulary
-from stages.lib.jsonl import Record
-from stages.lib.params import Refusal, Section, Share, run
+from anneal import files, prompts
+from anneal.checks import facts
+from anneal.checks.facts import Vocabulary
+from anneal.files import Record
+from anneal.llm import client
+from anneal.offline import phrase_teacher
+from anneal.params import Refusal, Section, Share, run
 
 Change = tuple[str, str, str]  # slot, the sheet's word, the false one
 # Records with the kind of their worse answer; gives a row for each, None for one that failed.
@@ -141,12 +144,14 @@ def given(records: list[Record]) -> list[Record]:
     return rows
 
 
-def main(recipe: str, reject: Reject, rules: facts.Rules, seed: int, teacher: llm.Chat, types: dict[str, str]) -> None:
-    records = jsonl.read("data/filtered.jsonl", "id", "item", "type", "facts", "text")
+def main(
+    recipe: str, reject: Reject, rules: facts.Rules, seed: int, teacher: client.Chat, types: dict[str, str]
+) -> None:
+    records = files.read("data/filtered.jsonl", "id", "item", "type", "facts", "text")
     bank, known = Path("data/raw") / recipe / "offline", facts.known(rules)
     wanted = [kind for kind, share in reject.shares.items() if share]
     asked = {kind: prompts.Prompt(Path("prompts") / recipe / "reject" / f"{kind}.md") for kind in wanted}
-    answers: list[llm.Answer] = []
+    answers: list[client.Answer] = []
 
     def ask(todo: list[tuple[Record, str]]) -> list[Record | None]:
         calls, rows = [], []
@@ -157,21 +162,21 @@ def main(recipe: str, reject: Reject, rules: facts.Rules, seed: int, teacher: ll
             # Two texts of one item and type get the same prompt for a weak one, and must not get the same answer.
             sample = int(r["id"].rsplit("/", 1)[-1])
             check = checker(r, changes, known)
-            calls.append(llm.Call(f"{r['id']}/{kind}", asked[kind].messages(**slots), sample, check))
+            calls.append(client.Call(f"{r['id']}/{kind}", asked[kind].messages(**slots), sample, check))
             row = {key: r[key] for key in ("id", "item", "type")}
             rows.append(row | {"kind": kind, "changes": [[true, false] for _, true, false in changes]})
-        fresh = llm.ask(
-            calls, teacher, "teacher", phrases.teacher(bank), material=bank, earlier=answers, total=len(records)
+        fresh = client.ask(
+            calls, teacher, "teacher", phrase_teacher.teacher(bank), material=bank, earlier=answers, total=len(records)
         )
         answers.extend(fresh)
         return [None if a.status == "failed" else {**r, "text": a.value} for r, a in zip(rows, fresh, strict=True)]
 
     rows = given(records) if reject.source == "given" else fill(records, reject, seed, ask) if wanted else []
-    jsonl.write("data/rejected.jsonl", rows)
+    files.write("data/rejected.jsonl", rows)
     kinds = Counter(row["kind"] for row in rows)
     shares = {kind: n / len(rows) for kind, n in kinds.items()}
-    metrics = {"n": len(rows), "kinds": kinds, "shares": shares} | llm.bill(answers)
-    jsonl.write_json("reports/metrics/reject.json", metrics)
+    metrics = {"n": len(rows), "kinds": kinds, "shares": shares} | client.bill(answers)
+    files.write_json("reports/metrics/reject.json", metrics)
 
 
 if __name__ == "__main__":

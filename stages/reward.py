@@ -14,26 +14,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from stages.lib import (
-    calibration,
-    chat,
-    comparison,
-    dpo,
-    flaws,
-    jsonl,
-    launch,
-    lora,
-    model,
-    ranker,
-    rows,
-    template,
-    training,
-)
-from stages.lib.dpo import SIDES, Pairs
-from stages.lib.flaws import PARTS
-from stages.lib.jsonl import Record
-from stages.lib.lora import Lora
-from stages.lib.params import Count, Refusal, Section, root, run, work
+from anneal import files
+from anneal.dataset import chat_template, encoding, template
+from anneal.files import Record
+from anneal.models import loading, reward_model
+from anneal.params import Count, Refusal, Section, root, run, work
+from anneal.preference import calibration, pair_flaws
+from anneal.preference.pair_flaws import PARTS
+from anneal.training import dpo, launch, loop, lora, reward_trainer
+from anneal.training.dpo import SIDES, Pairs
+from anneal.training.lora import Lora
 
 Positive = Annotated[float, Field(gt=0)]
 BASE, PAIRS = Path("models/base"), Path("reports/metrics/pairs.json")
@@ -63,37 +53,37 @@ def sound(reward: Reward) -> list[str]:
     """What is to be kept in mind of the pairs; refuses, before anything is loaded, what must not be trained on."""
     if reward.lora.adaptive:
         raise Refusal("params.yaml: reward.lora.adaptive: true is for train only; set false")
-    if not jsonl.read("data/train_pairs.jsonl"):
+    if not files.read("data/train_pairs.jsonl"):
         raise Refusal(f"data/train_pairs.jsonl: no pairs; {OFF}")
-    if reward.keep == "best" and not jsonl.read("data/validation_pairs.jsonl"):
+    if reward.keep == "best" and not files.read("data/validation_pairs.jsonl"):
         raise Refusal("data/validation_pairs.jsonl: no pairs, but reward.keep: best needs them; set last")
-    numbers = jsonl.read_json(PAIRS)
-    if lines := flaws.refusals(numbers):
+    numbers = files.read_json(PAIRS)
+    if lines := pair_flaws.refusals(numbers):
         raise Refusal(f"{PAIRS}: {'; '.join(lines)}; mend the pairs, or {OFF}")
-    return flaws.doubts(numbers)
+    return pair_flaws.doubts(numbers)
 
 
 def learn(reward: Reward, seed: int, tokenizer: Any, learnt: Pairs, held: Pairs, folder: Path) -> Any:
     """The trainer after training; it goes on from the newest checkpoint in `folder`."""
-    training.quiet()
+    loop.quiet()
     import torch
 
-    base = ranker.untrained(reward.dtype, seed)
-    training.attend(base, learnt.longest())
+    base = reward_model.untrained(reward.dtype, seed)
+    loop.attend(base, learnt.longest())
     adapter = lora.config(reward.lora, steps=0)
     adapter.task_type, adapter.modules_to_save = "SEQ_CLS", ["score"]
-    arguments = training.arguments(reward.dtype, reward.checkpointing, seed, folder)
+    arguments = loop.arguments(reward.dtype, reward.checkpointing, seed, folder)
     try:
-        trainer = comparison.trainer(
-            {**arguments, **schedule(reward, bool(held.rows))}, ranker.padding(tokenizer), model=base,
-            train_dataset=comparison.dataset(learnt), eval_dataset=comparison.dataset(held) if held.rows else None,
+        trainer = reward_trainer.trainer(
+            {**arguments, **schedule(reward, bool(held.rows))}, reward_model.padding(tokenizer), model=base,
+            train_dataset=reward_trainer.dataset(learnt), eval_dataset=reward_trainer.dataset(held) if held.rows else None,
             processing_class=tokenizer, peft_config=adapter,
-            callbacks=[training.watch(bool(held.rows), "reward")],
+            callbacks=[loop.watch(bool(held.rows), "reward")],
         )  # fmt: skip
     except ValueError as err:  # target modules that do not exist
         raise Refusal(f"params.yaml: reward: {err}") from None
     try:
-        trainer.train(resume_from_checkpoint=training.checkpoint(folder))
+        trainer.train(resume_from_checkpoint=loop.checkpoint(folder))
     except torch.OutOfMemoryError:
         raise Refusal("params.yaml: reward.batch_size: out of memory; lower it, raise reward.accumulation") from None
     return trainer
@@ -112,7 +102,7 @@ def schedule(reward: Reward, validate: bool) -> Record:
     } | best  # fmt: skip
 
 
-def scored(scorer: ranker.Scorer, parts: dict[str, Pairs]) -> list[Record]:
+def scored(scorer: reward_model.Scorer, parts: dict[str, Pairs]) -> list[Record]:
     """A row for each pair of each part: {id, item, kind, part, chosen, rejected}, in what the head says."""
     found = []
     for part, pairs in parts.items():
@@ -125,7 +115,7 @@ def scored(scorer: ranker.Scorer, parts: dict[str, Pairs]) -> list[Record]:
 
 def held_out(rows: list[Record], seed: int) -> Record:
     """The figures of the test pairs."""
-    known = {(record["id"], record["kind"]): record for record in jsonl.read("data/test_pairs.jsonl")}
+    known = {(record["id"], record["kind"]): record for record in files.read("data/test_pairs.jsonl")}
     told = []
     for row in rows:
         if row["part"] == "test":
@@ -136,38 +126,43 @@ def held_out(rows: list[Record], seed: int) -> Record:
 
 
 def write(save: Any, rows: list[Record], history: list[Record], metrics: Record) -> None:
-    jsonl.write_folder(ranker.FOLDER, save)
+    files.write_folder(reward_model.FOLDER, save)
     kept = ("id", "kind", "part", *SIDES)
-    jsonl.write("data/rewards.jsonl", [{key: row[key] for key in kept} for row in rows])
-    jsonl.write_text("reports/plots/reward.tsv", training.table(history, comparison.COLUMNS))
-    jsonl.write_json("reports/metrics/reward.json", metrics)
+    files.write("data/rewards.jsonl", [{key: row[key] for key in kept} for row in rows])
+    files.write_text("reports/plots/reward.tsv", loop.table(history, reward_trainer.COLUMNS))
+    files.write_json("reports/metrics/reward.json", metrics)
 
 
 def main(processes: Count, reward: Reward, seed: int, threads: int) -> None:
     if not reward.epochs:
-        return write(lambda out: jsonl.write_json(out / ranker.NOTE, {"made": False}), [], [], {"n": 0})
+        return write(lambda out: files.write_json(out / reward_model.NOTE, {"made": False}), [], [], {"n": 0})
     warnings = sound(reward)
     if launch.spread(main, processes):
         return None
-    model.threads(threads)
-    tokenizer = model.tokenizer(BASE)
+    loading.threads(threads)
+    tokenizer = loading.tokenizer(BASE)
     paths = {part: f"data/{part}_pairs.jsonl" for part in PARTS}
-    parts = {part: dpo.encode(path, tokenizer, rows.positions(BASE)) for part, path in paths.items()}
+    parts = {part: dpo.encode(path, tokenizer, encoding.positions(BASE)) for part, path in paths.items()}
     if not parts["train"].rows:
         raise Refusal(f"data/train_pairs.jsonl: no pair can be encoded: {max(parts['train'].refused)}; {OFF}")
-    values = [reward.model_dump(), processes, seed, threads, model.device().partition(":")[0], str(root())]
-    code = (chat, comparison, dpo, lora, model, ranker, rows, template, training)
+    values = [reward.model_dump(), processes, seed, threads, loading.device().partition(":")[0], str(root())]
+    code = (chat_template, reward_trainer, dpo, lora, loading, reward_model, encoding, template, loop)
     inputs = [Path(__file__), BASE, *map(Path, paths.values()), *(Path(str(module.__file__)) for module in code)]
-    folder = work("reward") / training.fingerprint(inputs, values)
+    folder = work("reward") / loop.fingerprint(inputs, values)
     trainer = learn(reward, seed, tokenizer, parts["train"], parts["validation"], folder)
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
         weights = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
-        scores = scored(ranker.Scorer(tokenizer, weights), parts)
-        note = {"made": True, "dtype": reward.dtype, **ranker.units(scores)}
+        scores = scored(reward_model.Scorer(tokenizer, weights), parts)
+        note = {"made": True, "dtype": reward.dtype, **reward_model.units(scores)}
         refusals = [f"{part}: {n} left out: {why}" for part, pairs in parts.items() for why, n in pairs.refused.items()]
-        metrics = {**held_out(scores, seed), **comparison.steps(trainer), "refusals": refusals, "warnings": warnings}
-        write(lambda out: ranker.save(weights, note, out), scores, trainer.state.log_history, metrics)
+        metrics = {
+            **held_out(scores, seed),
+            **reward_trainer.steps(trainer),
+            "refusals": refusals,
+            "warnings": warnings,
+        }
+        write(lambda out: reward_model.save(weights, note, out), scores, trainer.state.log_history, metrics)
         calibration.show(metrics)
         shutil.rmtree(folder)
     return None

@@ -22,16 +22,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from stages.lib import chat, checks, decode, density, facts, jsonl, model, params, parts, ranker, spread, weights
-from stages.lib.jsonl import Record
-from stages.lib.params import Count, Refusal, run
-from stages.lib.rewards import Rewards, refuse, score, total
+from anneal import files, params
+from anneal.checks import density, facts, text_checks
+from anneal.dataset import chat_template
+from anneal.decoding import batches, generate
+from anneal.files import Record
+from anneal.models import loading, reward_model, weights
+from anneal.params import Count, Refusal, run
+from anneal.preference import reward_spread
+from anneal.preference.rule_rewards import Rewards, refuse, score, total
 
 TEST, DENSITY = Path("data/test.jsonl"), Path("models/density/density.json")
 System = Literal["tuned", "aligned"]
 
 
-class Rollout(spread.Limits):
+class Rollout(reward_spread.Limits):
     """Which samples are drawn, and from where on their rewards must not be trained on."""
 
     prompts: Annotated[int, Field(ge=0)]  # 0 makes none
@@ -41,9 +46,9 @@ class Rollout(spread.Limits):
     batch_size: Count
 
     @property
-    def decode(self) -> decode.Decode:
+    def decode(self) -> generate.Decode:
         """Plain sampling: with a penalty or a cut it would be another policy than the one that is trained."""
-        return decode.Decode(
+        return generate.Decode(
             do_sample=True, temperature=self.temperature, top_k=0, top_p=1.0, repetition_penalty=1.0,
             no_repeat_ngram_size=0, num_beams=1, length_penalty=1.0, max_new_tokens=self.max_new_tokens, stop=[],
         )  # fmt: skip
@@ -79,7 +84,7 @@ def plan(records: Sequence[Record], rollout: Rollout, tokenizer: Any, window: in
     """Every sample to be drawn, each with a seed of its own. Refuses a prompt that the model's window cannot hold."""
     jobs = []
     for record in records:
-        prompt = chat.prompt_ids(tokenizer, record["prompt"])
+        prompt = chat_template.prompt_ids(tokenizer, record["prompt"])
         if window and len(prompt) + rollout.max_new_tokens > window:
             raise Refusal(
                 f"{TEST}: {record['id']}: {len(prompt)} tokens and {rollout.max_new_tokens} new ones, the model takes "
@@ -93,9 +98,9 @@ def plan(records: Sequence[Record], rollout: Rollout, tokenizer: Any, window: in
 
 def fingerprint(system: System, jobs: Sequence[Job], rollout: Rollout, threads: int) -> str:
     """Everything that finished batches hang on; rewards are no part of it, they are given afterwards."""
-    settings = [rollout.decode.model_dump(), rollout.batch_size, threads, model.device(), str(model.dtype())]
+    settings = [rollout.decode.model_dump(), rollout.batch_size, threads, loading.device(), str(loading.dtype())]
     total = hashlib.sha256(json.dumps([settings, [(job.prompt, job.seed) for job in jobs]]).encode())
-    code = [Path(__file__), *Path(str(decode.__file__)).parent.glob("*.py")]
+    code = [Path(__file__), *Path(str(generate.__file__)).parent.glob("*.py")]
     for file in sorted(file for path in (*weights.files(system), *code) for file in (path, *path.rglob("*"))):
         if file.is_file():
             total.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
@@ -106,15 +111,15 @@ def sample(
     system: System, records: Sequence[Record], rollout: Rollout, seed: int, threads: int
 ) -> tuple[list[Record], Path]:
     """The samples of each record, {id, item, type, sample, text, finish, n_new}, and the folder of finished batches."""
-    model.threads(threads)
+    loading.threads(threads)
     tokenizer, loaded = weights.load(system, "auto")
     window = getattr(loaded.config.get_text_config(), "max_position_embeddings", None)
-    jobs, stops = plan(records, rollout, tokenizer, window, seed), chat.stop_ids(tokenizer)
+    jobs, stops = plan(records, rollout, tokenizer, window, seed), chat_template.stop_ids(tokenizer)
 
     def make(places: list[int]) -> list[Record]:
         batch = [jobs[place] for place in places]
         prompts, seeds = [job.prompt for job in batch], [job.seed for job in batch]
-        written = decode.answer(loaded, tokenizer, prompts, rollout.decode, stops, seeds)
+        written = generate.answer(loaded, tokenizer, prompts, rollout.decode, stops, seeds)
         return [
             {key: job.record[key] for key in ("id", "item", "type")}
             | {"sample": job.number, "text": new.text, "finish": new.finish, "n_new": new.n_new}
@@ -122,12 +127,12 @@ def sample(
         ]
 
     folder = params.work("rollout") / f"{system}-{fingerprint(system, jobs, rollout, threads)}"
-    return parts.gather("rollout", [len(job.prompt) for job in jobs], rollout.batch_size, folder, make), folder
+    return batches.gather("rollout", [len(job.prompt) for job in jobs], rollout.batch_size, folder, make), folder
 
 
 def rewarded(
-    rows: Sequence[Record], records: Sequence[Record], rewards: Rewards, world: checks.World,
-    scorer: ranker.Scorer | None,
+    rows: Sequence[Record], records: Sequence[Record], rewards: Rewards, world: text_checks.World,
+    scorer: reward_model.Scorer | None,
 ) -> list[Record]:  # fmt: skip
     """The samples with their `rewards` by name and the `reward` that these make together."""
     known = {record["id"]: record for record in records}
@@ -146,7 +151,7 @@ def show(numbers: Record, rewards: Rewards) -> None:
 
     # Wide enough for the table where no terminal says how wide it is.
     console = Console(width=None if Console().is_terminal else 120)
-    console.print(spread.table(numbers, rewards.used))
+    console.print(reward_spread.table(numbers, rewards.used))
     if numbers["constant"]:
         console.print(Text(f"alike in every prompt, so that they only guard: {', '.join(numbers['constant'])}"))
     for line in numbers["refusals"]:
@@ -156,19 +161,19 @@ def show(numbers: Record, rewards: Rewards) -> None:
 def main(system: System, /, rewards: Rewards, rollout: Rollout, rules: facts.Rules, seed: int, threads: int) -> None:
     rows, metric = Path(f"data/rollouts/{system}.jsonl"), Path(f"reports/metrics/rollout/{system}.json")
     wanted = rollout.prompts if weights.present(system) else 0
-    records = draw(jsonl.read(TEST, "id", "item", "type", "prompt"), wanted, seed)
+    records = draw(files.read(TEST, "id", "item", "type", "prompt"), wanted, seed)
     if not records:
-        jsonl.write(rows, [])
-        jsonl.write_json(metric, {"n": 0, "refusals": []})
+        files.write(rows, [])
+        files.write_json(metric, {"n": 0, "refusals": []})
         return
-    world = checks.world(rules, density.load(DENSITY) if "in_distribution" in rewards.used else None)
-    scorer = ranker.load() if "model" in rewards.used else None
+    world = text_checks.world(rules, density.load(DENSITY) if "in_distribution" in rewards.used else None)
+    scorer = reward_model.load() if "model" in rewards.used else None
     refuse(rewards, world, scorer is not None)
     drawn, folder = sample(system, records, rollout, seed, threads)
     made = rewarded(drawn, records, rewards, world, scorer)
-    numbers = {**spread.measure(made, rollout, seed), "temperature": rollout.temperature}
-    jsonl.write(rows, made)
-    jsonl.write_json(metric, numbers)
+    numbers = {**reward_spread.measure(made, rollout, seed), "temperature": rollout.temperature}
+    files.write(rows, made)
+    files.write_json(metric, numbers)
     shutil.rmtree(folder, ignore_errors=True)
     show(numbers, rewards)
 

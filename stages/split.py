@@ -15,10 +15,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-from stages.lib import jsonl, leakage, text
-from stages.lib.jsonl import Record
-from stages.lib.leakage import Join
-from stages.lib.params import Fraction, Refusal, Section, run
+from anneal import files, similarity
+from anneal.dataset import leakage
+from anneal.dataset.leakage import Join
+from anneal.files import Record
+from anneal.params import Fraction, Refusal, Section, run
 
 PARTS = ("train", "validation", "test")
 SOURCE = "data/formatted.jsonl"
@@ -63,7 +64,7 @@ def joined(records: Sequence[Record], edges: Sequence[Join], split: Split) -> li
     names = sorted(of)
     place = {name: number for number, name in enumerate(names)}
     found = []
-    for members in text.groups(len(names), [(place[a.item], place[b.item]) for a, b, _ in edges]):
+    for members in similarity.groups(len(names), [(place[a.item], place[b.item]) for a, b, _ in edges]):
         items = [names[member] for member in members]
         held = [record for item in items for record in of[item]]
         if len(items) > 1 and len(held) > split.max_group * len(records):
@@ -125,7 +126,7 @@ def assign(
     told = leakage.rows(records, pairs)
     if strange := sorted({row.item for row in told} - {record["item"] for record in records}):
         raise Refusal(f"data/pairs.jsonl: {_some(strange)}: pairs of an item that {SOURCE} does not hold")
-    near = text.near_duplicates([row.text for row in told], split.near_duplicate)
+    near = similarity.near_duplicates([row.text for row in told], split.near_duplicate)
     edges = [(told[i], told[j], shared) for i, j, shared in near if told[i].item != told[j].item]
     while True:
         groups = joined(records, edges, split)
@@ -140,8 +141,8 @@ def assign(
 
 
 def main(seed: int, split: Split) -> None:
-    records = jsonl.read(SOURCE, "id", "item", "type", "facts", "completion")
-    pairs = jsonl.read("data/pairs.jsonl", "id", "item", "chosen")
+    records = files.read(SOURCE, "id", "item", "type", "facts", "completion")
+    pairs = files.read("data/pairs.jsonl", "id", "item", "chosen")
     parts, groups, edges, certificate = assign(records, pairs, split, seed)
     together = [group.items for group in groups if len(group.items) > 1]
     strongest = sorted(edges, key=lambda edge: (-edge[2], edge[0].id, edge[1].id))[:SHOWN]
@@ -158,9 +159,9 @@ def main(seed: int, split: Split) -> None:
         digest = hashlib.blake2b("\n".join(items).encode(), digest_size=8).hexdigest()
         for name, value in {**counts, "types": Counter(r["type"] for r in mine), "digest": digest}.items():
             metrics[name][part] = value
-        jsonl.write(f"data/{part}.jsonl", mine)
-        jsonl.write(f"data/{part}_pairs.jsonl", preferred)
-    jsonl.write_json("reports/metrics/split.json", metrics)
+        files.write(f"data/{part}.jsonl", mine)
+        files.write(f"data/{part}_pairs.jsonl", preferred)
+    files.write_json("reports/metrics/split.json", metrics)
 
 
 if __name__ == "__main__":

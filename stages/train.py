@@ -15,10 +15,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from stages.lib import chat, decode, jsonl, launch, lora, model, rows, sampling, template, training
-from stages.lib.lora import Lora
-from stages.lib.params import Count, Refusal, Section, root, run, work
-from stages.lib.rows import Rows, encode, positions, prove
+from anneal import files
+from anneal.dataset import chat_template, encoding, template
+from anneal.dataset.encoding import Rows, encode, positions, prove
+from anneal.decoding import generate
+from anneal.models import loading
+from anneal.params import Count, Refusal, Section, root, run, work
+from anneal.training import launch, loop, lora, samples
+from anneal.training.lora import Lora
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -63,10 +67,14 @@ def read(path: str, tokenizer: Any, train: Train) -> Rows:
 
 def check(train: Train, validate: bool) -> None:
     """What cannot be had is refused before anything is loaded."""
-    if train.quantize == "nf4" and not model.device().startswith("cuda"):
-        raise Refusal(f"params.yaml: train.quantize: nf4 needs a CUDA card, this device is {model.device()}; set none")
-    if train.dtype == "float16" and not model.device().startswith("cuda"):
-        raise Refusal(f"params.yaml: train.dtype: float16 needs a CUDA card, this device is {model.device()}; set auto")
+    if train.quantize == "nf4" and not loading.device().startswith("cuda"):
+        raise Refusal(
+            f"params.yaml: train.quantize: nf4 needs a CUDA card, this device is {loading.device()}; set none"
+        )
+    if train.dtype == "float16" and not loading.device().startswith("cuda"):
+        raise Refusal(
+            f"params.yaml: train.dtype: float16 needs a CUDA card, this device is {loading.device()}; set auto"
+        )
     if not validate and (train.patience is not None or train.keep == "best"):
         raise Refusal("data/validation.jsonl: empty, but train.patience or train.keep: best needs it; see split")
     if train.packing is not None and train.batches == "length":
@@ -78,7 +86,7 @@ def config(train: Train, seed: int, folder: Path, validate: bool) -> Any:
     import torch
     from trl import SFTConfig
 
-    number = model.dtype(train.dtype)
+    number = loading.dtype(train.dtype)
     every = {"eval_steps": train.eval_steps, "save_steps": train.eval_steps, "save_total_limit": 1}
     kinds = {"eval_strategy": "steps" if validate else "no", "save_strategy": "steps"}
     best = {"load_best_model_at_end": train.keep == "best", "metric_for_best_model": "eval_loss"} if validate else {}
@@ -88,7 +96,7 @@ def config(train: Train, seed: int, folder: Path, validate: bool) -> Any:
         num_train_epochs=train.epochs, gradient_accumulation_steps=train.accumulation, optim=train.optimizer,
         learning_rate=train.lr, lr_scheduler_type=train.schedule, warmup_steps=train.warmup,
         weight_decay=train.weight_decay, adam_beta2=train.adam_beta2, max_grad_norm=train.max_grad_norm,
-        bf16=number == torch.bfloat16, fp16=number == torch.float16, use_cpu=model.device() == "cpu",
+        bf16=number == torch.bfloat16, fp16=number == torch.float16, use_cpu=loading.device() == "cpu",
         gradient_checkpointing=train.checkpointing, max_length=train.packing, packing=train.packing is not None,
         eval_packing=False, logging_nan_inf_filter=False, dataloader_pin_memory=torch.cuda.is_available(),
         logging_steps=train.log_steps, **every, **kinds, **best, **batch,
@@ -97,30 +105,30 @@ def config(train: Train, seed: int, folder: Path, validate: bool) -> Any:
 
 def learn(train: Train, seed: int, tokenizer: Any, learnt: Rows, held: Rows, folder: Path) -> Any:
     """The trainer after training; it goes on from the newest checkpoint in `folder`."""
-    training.quiet()
+    loop.quiet()
     from transformers import EarlyStoppingCallback
 
     args = config(train, seed, folder, bool(held.ids))
     steps = math.ceil(math.ceil(len(learnt.ids) / train.batch_size / train.accumulation) * train.epochs)
     # Half-precision weights are for cards; elsewhere `dtype` only sets the autocast, and weights stay exact.
-    number = train.dtype if model.device().startswith("cuda") else "float32"
-    base = model.load(BASE, dtype=number, quantize=None if train.quantize == "none" else train.quantize)
-    callbacks = [training.watch(bool(held.ids))]
+    number = train.dtype if loading.device().startswith("cuda") else "float32"
+    base = loading.load(BASE, dtype=number, quantize=None if train.quantize == "none" else train.quantize)
+    callbacks = [loop.watch(bool(held.ids))]
     callbacks += [EarlyStoppingCallback(early_stopping_patience=train.patience)] if train.patience else []
     callbacks += [lora.allocate()] if train.lora.adaptive else []
     if train.samples and held.ids:
-        records = jsonl.read("data/validation.jsonl")
-        callbacks.append(sampling.callback(records, tokenizer, train.samples, folder / SAMPLES))
+        records = files.read("data/validation.jsonl")
+        callbacks.append(samples.callback(records, tokenizer, train.samples, folder / SAMPLES))
     try:
-        trainer = training.trainer(
+        trainer = loop.trainer(
             seed, train.batches == "length", model=base, args=args, train_dataset=learnt.dataset(),
             eval_dataset=held.dataset() if held.ids else None, processing_class=tokenizer, callbacks=callbacks,
             peft_config=lora.config(train.lora, steps),
         )  # fmt: skip
     except ValueError as err:  # target modules that do not exist, several cards without a launcher
         raise Refusal(f"params.yaml: train: {err}") from None
-    prove(trainer, learnt, chat.stop_ids(tokenizer))
-    training.fit(trainer, folder, "train", "halve it and double train.accumulation")
+    prove(trainer, learnt, chat_template.stop_ids(tokenizer))
+    loop.fit(trainer, folder, "train", "halve it and double train.accumulation")
     return trainer
 
 
@@ -143,28 +151,33 @@ def summary(trainer: Any, learnt: Rows, held: Rows, stops: list[int]) -> dict[st
 
 
 def main(processes: Count, seed: int, threads: int, train: Train) -> None:
-    check(train, bool(jsonl.read("data/validation.jsonl")))
+    check(train, bool(files.read("data/validation.jsonl")))
     if launch.spread(main, processes):  # a step then takes so many times as many rows
         return
-    model.threads(threads)
-    tokenizer = model.tokenizer(BASE)
+    loading.threads(threads)
+    tokenizer = loading.tokenizer(BASE)
     learnt, held = (read(f"data/{name}.jsonl", tokenizer, train) for name in ("train", "validation"))
-    values = [seed, threads, train.model_dump(), model.device().partition(":")[0], launch.inside(), root()]
+    values = [seed, threads, train.model_dump(), loading.device().partition(":")[0], launch.inside(), root()]
     data = [BASE, Path("data/train.jsonl"), Path("data/validation.jsonl")]
-    code = [Path(str(module.__file__)) for module in (chat, decode, lora, model, rows, sampling, template, training)]
-    folder = work("train") / training.fingerprint([*data, *code, Path(__file__)], values)
-    fresh, start = training.checkpoint(folder) is None, time.monotonic()
+    code = [
+        Path(str(module.__file__))
+        for module in (chat_template, generate, lora, loading, encoding, samples, template, loop)
+    ]
+    folder = work("train") / loop.fingerprint([*data, *code, Path(__file__)], values)
+    fresh, start = loop.checkpoint(folder) is None, time.monotonic()
     trainer = learn(train, seed + train.seed, tokenizer, learnt, held, folder)
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
         adapter = trainer.accelerator.unwrap_model(trainer.model)
-        jsonl.write_folder("models/adapter", lambda out: training.save_adapter(adapter, tokenizer, BASE, out))
-        jsonl.write("data/samples.jsonl", sampling.read(folder / SAMPLES))
-        jsonl.write_text("reports/plots/train.tsv", training.table(trainer.state.log_history))
-        jsonl.write_json("reports/metrics/train.json", summary(trainer, learnt, held, chat.stop_ids(tokenizer)))
+        files.write_folder("models/adapter", lambda out: loop.save_adapter(adapter, tokenizer, BASE, out))
+        files.write("data/samples.jsonl", samples.read(folder / SAMPLES))
+        files.write_text("reports/plots/train.tsv", loop.table(trainer.state.log_history))
+        files.write_json(
+            "reports/metrics/train.json", summary(trainer, learnt, held, chat_template.stop_ids(tokenizer))
+        )
         if fresh:  # a run that went on from a checkpoint did not take this long for all of it
             tokens, seconds = sum(map(len, learnt.ids)), time.monotonic() - start
-            training.pace(work("times") / "pace.jsonl", tokens, trainer.state.log_history, seconds)
+            loop.pace(work("times") / "pace.jsonl", tokens, trainer.state.log_history, seconds)
         shutil.rmtree(folder)
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from stages.lib import facts, jsonl, params, phrases, prompts
-from stages.lib.offline import Respond
-
-from .conftest import ROOT
+from anneal import files, params, prompts
+from anneal.checks import facts
+from anneal.llm.offline_server import Respond
+from anneal.offline import phrase_teacher
+from tests.conftest import ROOT
 
 BRAND = ROOT / "data/raw/brand"
 VALUES = params.load(ROOT / "recipes/brand.yaml")
@@ -26,7 +27,7 @@ def teacher() -> Respond:
     with TemporaryDirectory() as folder:
         shutil.copytree(BRAND / "offline", folder, dirs_exist_ok=True)
         (Path(folder) / "faults.json").unlink()
-        return phrases.teacher(Path(folder))
+        return phrase_teacher.teacher(Path(folder))
 
 
 def written(sheet: dict[str, Any], kind: str, seed: int = 0, stage: str = "generate", **slots: str) -> str:
@@ -40,7 +41,7 @@ def written(sheet: dict[str, Any], kind: str, seed: int = 0, stage: str = "gener
 def records(first: int = 0, last: int = 4, seed: int = 0) -> list[dict[str, Any]]:
     """Records of some products, all types, keys sorted as a file has them."""
     rows = []
-    for item in jsonl.read(BRAND / "products.jsonl", "id")[first:last]:
+    for item in files.read(BRAND / "products.jsonl", "id")[first:last]:
         sheet = {key: value for key, value in item.items() if key != "id"}
         for kind in TYPES:
             row = {"id": f"{item['id']}/{kind}/0", "item": item["id"], "type": kind, "facts": sheet}

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from .conftest import ROOT, load_yaml, pipeline
-from .test_hermetic import copy
-from .test_pairs_given import FORMAT, given
+from tests.conftest import ROOT, load_yaml, pipeline
+from tests.stages.test_pairs_given import FORMAT, given
+from tests.test_hermetic import copy
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 SMALL = ["train.epochs=1", "train.eval_steps=2", "answer.decode.max_new_tokens=24", "accept.candidates=1"]

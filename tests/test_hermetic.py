@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import ROOT, Stage, load_yaml, pipeline
+from tests.conftest import ROOT, Stage, load_yaml, pipeline
 
 PIPELINE = pipeline()
 LIGHT = ["base", "generate", "clean", "filter", "reject", "format", "split", "audit"]

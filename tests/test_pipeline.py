@@ -20,9 +20,8 @@ from typing import Any
 
 import pytest
 
-from stages.lib import params as params_module
-
-from .conftest import ROOT, Stage, load_yaml, pipeline
+from anneal import params as params_module
+from tests.conftest import ROOT, Stage, load_yaml, pipeline
 
 PIPELINE = pipeline()
 SCRIPTS = sorted({stage.script for stage in PIPELINE.values()})

@@ -1,0 +1,111 @@
+"""What a filter did to the records, in numbers: by type, feature and name, and what another percentile would keep."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from anneal.checks import features
+from anneal.checks.density import Density
+from anneal.checks.density_fit import Fit
+
+Record = dict[str, Any]
+CURVE = (1, 2, 5, 10, 25)  # percentiles reported beside the chosen one
+_BINS, _SHOWN = 30, 10
+_QUANTILES = {"p5": 5, "p50": 50, "p95": 95}
+
+
+def by_type(records: Sequence[Record], kept: Sequence[Record]) -> dict[str, Record]:
+    """Per type: how many stay and how long they are. Flagged is a type that loses over twice the average share."""
+    average = 1 - len(kept) / len(records)
+    found: dict[str, Record] = {}
+    for kind in sorted({r["type"] for r in records}):
+        before, after = ([len(r["text"]) for r in rows if r["type"] == kind] for rows in (records, kept))
+        share = len(after) / len(before)
+        lengths = {"length": float(np.mean(before)), "length_kept": float(np.mean(after))}
+        found[kind] = {"n": len(before), "kept": len(after), "retention": share, **lengths}
+        found[kind]["flagged"] = 1 - share > 2 * average
+    return found
+
+
+def _distance(before: npt.NDArray[np.float64], after: npt.NDArray[np.float64]) -> float:
+    """Kolmogorov-Smirnov D: the most by which the shares of values up to some point differ."""
+    points = np.unique(np.concatenate([before, after]))
+    shares = [np.searchsorted(np.sort(part), points, side="right") / len(part) for part in (before, after)]
+    return float(np.abs(shares[0] - shares[1]).max())
+
+
+def by_feature(records: Sequence[Record], kept: Sequence[Record], density: Density) -> dict[str, Record]:
+    """Each feature before and after, in the units of the density: a filter that moves a mean changes what is taught.
+
+    `ks` is the distance of both distributions, which sees a cut tail where mean and deviation stay.
+    """
+    found: dict[str, Record] = {name: {} for name in density.features}
+    columns = [features.values(rows, density.features, density.log).T for rows in (records, kept)]
+    for name, *both in zip(density.features, *columns, strict=True):
+        before, after = (column[~np.isnan(column)] for column in both)
+        if not len(after):  # a feature too rare to be modelled, and what had it went for another reason
+            continue
+        for suffix, numbers in (("", before), ("_kept", after)):
+            found[name] |= {f"mean{suffix}": float(np.mean(numbers)), f"sd{suffix}": float(np.std(numbers))}
+            found[name] |= {f"{key}{suffix}": float(np.percentile(numbers, q)) for key, q in _QUANTILES.items()}
+        found[name]["ks"] = _distance(before, after)
+    return found
+
+
+def by_name(records: Sequence[Record], kept: Sequence[Record], paths: Sequence[str]) -> dict[str, Record]:
+    """Per categorical path: how many of each name stay, and the total variation between its shares before and after.
+
+    Every name is a stratum: flagged is one that loses over twice the average share. Total variation is half the sum of
+    the absolute differences, the share of the records that would have to change their name.
+    """
+    average, found = 1 - len(kept) / len(records), dict[str, Record]()
+    for path in paths:
+        before, after = (Counter(str(features.field(r, path)) for r in rows) for rows in (records, kept))
+        moved = sum(abs(before[name] / len(records) - after[name] / len(kept)) for name in before) / 2
+        names = {
+            name: {"n": n, "kept": after[name], "share": n / len(records), "share_kept": after[name] / len(kept),
+                   "retention": after[name] / n, "flagged": 1 - after[name] / n > 2 * average}
+            for name, n in sorted(before.items())
+        }  # fmt: skip
+        found[path] = {"total_variation": moved, "names": names}
+    return found
+
+
+def likelihood(fit: Fit, scored: Sequence[Record], kept: Sequence[Record], dropped: Sequence[Record]) -> Record:
+    """How the density was chosen, what other percentiles would keep of `scored`, and what lies at the cut."""
+    types = [r["type"] for r in scored]
+    curve = {}
+    for percentile in CURVE:
+        cut = float(np.percentile(fit.scores[np.isfinite(fit.scores)], percentile))
+        passed = Counter(kind for kind, high in zip(types, fit.scores >= cut, strict=True) if high)
+        least = min((passed[kind] / n, kind) for kind, n in Counter(types).items())
+        curve[f"p{percentile}"] = {"threshold": cut, "kept": passed.total(), "least": dict([least[::-1]])}
+    low = sorted(kept, key=lambda r: (r["log_prob"], r["id"]))[:_SHOWN]
+    high = sorted(_unlikely(dropped), key=lambda r: (r["value"], r["id"]), reverse=True)[:_SHOWN]
+    return {
+        "n": len(scored), "features": fit.model.units.features, "chosen": fit.candidates[0], "bic": fit.candidates,
+        "percentile": fit.model.percentile, "threshold": fit.model.threshold, "curve": curve,
+        "names": by_name(scored, kept, list(fit.model.tables)),
+        "lowest_kept": [{"id": r["id"], "log_prob": r["log_prob"], "text": r["text"]} for r in low],
+        "highest_dropped": [{"id": r["id"], "log_prob": r["value"], "text": r["text"]} for r in high],
+    }  # fmt: skip
+
+
+def _unlikely(dropped: Sequence[Record]) -> list[Record]:
+    return [r for r in dropped if r["rule"] == "density" and r["value"] is not None]
+
+
+def histogram(kept: Sequence[Record], dropped: Sequence[Record]) -> str:
+    """Counts of log-probabilities as TSV; what lies further out than the bins is counted in the first of them."""
+    scores, out = [r["log_prob"] for r in kept], [r["value"] for r in _unlikely(dropped)]
+    low, high = min(scores), max(scores)
+    # One broken text far out would press all others into one bin.
+    edges = np.linspace(max(min(scores + out), low - (high - low)), high, _BINS + 1)
+    counts = [np.histogram(np.clip(part, edges[0], edges[-1]), edges)[0].tolist() for part in (scores, out)]
+    rows = [f"{edge:.4f}\t{a}\t{b}" for edge, a, b in zip(edges[:-1].tolist(), *counts, strict=True)]
+    return "\n".join(["log_prob\tkept\tdropped", *rows]) + "\n"

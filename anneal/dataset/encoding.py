@@ -1,0 +1,110 @@
+"""Rows as a trainer takes them: token ids with exact labels, none of them cut, in an order that a resume repeats."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from anneal import files
+from anneal.dataset import chat_template
+from anneal.dataset.template import Unmaskable
+from anneal.params import Refusal
+
+_POOL = 50  # batches that are sorted by length together: enough for even batches, too few to lose chance
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The encoded rows of a file; `refused` counts the reasons of those that cannot be masked."""
+
+    ids: list[list[int]]
+    labels: list[list[int]]
+    refused: dict[str, int]
+
+    def dataset(self) -> Any:
+        from datasets import Dataset
+
+        return Dataset.from_dict({"input_ids": self.ids, "labels": self.labels})
+
+    def count(self, wanted: list[int] | None = None) -> int:
+        """Learnt tokens, or those of `wanted` among them."""
+        learnt = (label for labels in self.labels for label in labels if label != chat_template.IGNORE)
+        return sum(wanted is None or label in wanted for label in learnt)
+
+
+def positions(folder: Path) -> float:
+    """Tokens that a model has positions for; infinite where its config names no limit."""
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    return float(config.get("max_position_embeddings") or config.get("n_positions") or math.inf)
+
+
+def encode(path: str, tokenizer: Any, turns: Literal["last", "all"], limit: float, holder: str) -> Rows:
+    """Rows of a file with exact masks. Refuses a row of more than `limit` tokens, since nothing is ever cut."""
+    found, refused = [], Counter[str]()
+    records = files.read(path, "id", "prompt", "completion")
+    for record in records:
+        try:
+            row = chat_template.encode(tokenizer, record["prompt"], record["completion"], turns)
+        except Unmaskable as err:
+            refused[str(err)] += 1
+            continue
+        if len(row.ids) > limit:
+            raise Refusal(
+                f"{path}: {record['id']}: {len(row.ids)} tokens, {holder} {limit:.0f}; lower format.max_length"
+            )
+        found.append(row)
+    if records and not found:
+        raise Refusal(f"{path}: no row can be masked; the most frequent reason: {refused.most_common(1)[0][0]}")
+    return Rows([row.ids for row in found], [row.labels for row in found], dict(sorted(refused.items())))
+
+
+def order(lengths: list[int], batch: int, seed: int, epoch: int, grouped: bool) -> list[int]:
+    """Row numbers of one epoch; grouped, rows of like length share a batch, and the longest batch of all is first."""
+    dice = random.Random(f"{seed}/order/{epoch}")
+    rows = list(range(len(lengths)))
+    dice.shuffle(rows)
+    if not grouped:
+        return rows
+    rest = [rows.pop() for _ in range(len(rows) % batch)]
+    batches = []
+    for start in range(0, len(rows), _POOL * batch):
+        pool = sorted(rows[start : start + _POOL * batch], key=lambda row: -lengths[row])
+        batches += [pool[at : at + batch] for at in range(0, len(pool), batch)]
+    dice.shuffle(batches)
+    if batches and epoch == 0:  # a card that is too small fails in the first step, not after an hour
+        longest = max(range(len(batches)), key=lambda n: lengths[batches[n][0]])
+        batches.insert(0, batches.pop(longest))
+    return [row for rows in [*batches, rest] for row in rows]
+
+
+class Sampler:
+    """The order of the epoch that `epoch()` tells.
+
+    transformers' own length-grouped sampler draws from torch's global state, which a resumed run meets at another
+    point: it then sees rows twice and others never.
+    """
+
+    def __init__(self, lengths: list[int], batch: int, seed: int, grouped: bool, epoch: Callable[[], int]) -> None:
+        self.lengths, self.batch, self.seed, self.grouped, self.epoch = lengths, batch, seed, grouped, epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(order(self.lengths, self.batch, self.seed, self.epoch(), self.grouped))
+
+
+def prove(trainer: Any, rows: Rows, stops: list[int]) -> None:
+    """Every stop that was labelled is still labelled after packing and collation; a cut row would lose its own."""
+    data, size, left = trainer.train_dataset, trainer.args.train_batch_size, 0
+    for start in range(0, len(data), size):
+        batch = trainer.data_collator([data[n] for n in range(start, min(start + size, len(data)))])
+        left += sum(label in stops for label in batch["labels"].flatten().tolist())
+    if left != (wanted := rows.count(stops)):
+        raise Refusal(f"params.yaml: train.packing: only {left} of {wanted} stops are left after packing; raise it")

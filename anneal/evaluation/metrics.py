@@ -1,0 +1,106 @@
+"""Figures of one system's answers beside golden's: each a function of a system's name and the bench it stands on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from anneal import similarity
+from anneal.checks.text_checks import World
+from anneal.evaluation import text_metrics
+from anneal.files import Record
+from anneal.stats import intervals
+from anneal.systems import present
+
+Numbers = dict[str, Any]
+Rows = dict[str, list[Record]]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """All that a figure may look at."""
+
+    checks: Rows  # checked texts by system and by control
+    answers: Rows  # raw answers by system
+    train: list[str]  # training texts
+    seed: int
+    budget: int  # characters of a sample for distinct-n, which falls with length
+    draws: int
+    near: float  # containment or Jaccard of 8-grams from which an answer is a near-copy of a training text
+    records: dict[str, Record]  # test records by id
+    learnt: list[Record]  # training records
+    world: World
+    presets: Rows  # by system: other searches, each row with its preset, its seed and whether it is strict
+
+
+def share(rows: list[Record], flags: list[bool]) -> Numbers:
+    return intervals.rate(flags, [row["item"] for row in rows]).row()
+
+
+def parts(rows: list[Record]) -> Rows:
+    return {kind: [row for row in rows if row["type"] == kind] for kind in sorted({row["type"] for row in rows})}
+
+
+def rules(name: str, bench: Bench) -> Numbers:
+    """The share of texts that pass each rule, strict and all_facts; by type the bare shares of n texts."""
+    rows, kinds = bench.checks[name], parts(bench.checks[name])
+    numbers: Numbers = {rule: share(rows, [row["checks"][rule] for row in rows]) for rule in rows[0]["checks"]}
+    means = {
+        k: {rule: sum(row["checks"][rule] for row in part) / len(part) for rule in numbers} for k, part in kinds.items()
+    }
+    return {**numbers, "by_type": {kind: {"n": len(part), **means[kind]} for kind, part in kinds.items()}}
+
+
+def stops(name: str, bench: Bench) -> Numbers:
+    """How many texts end by themselves, and how many repeat themselves more than 99 of 100 golden texts."""
+    rows = bench.checks[name]
+    usual = np.quantile([text_metrics.repetition(row["text"]) for row in bench.checks["golden"]], 0.99)
+    looped = [bool(text_metrics.repetition(row["text"]) > usual) for row in rows]
+    return {"stopped": share(rows, [row["stopped"] for row in rows]), "looped": share(rows, looped)}
+
+
+def likelihood(name: str, bench: Bench) -> Numbers:
+    """Of the golden completions, stop token included, one mask for both models; the difference in bits per byte."""
+    if name == "golden":
+        return {}
+    bits = {system: {row["id"]: text_metrics.bits(row) for row in rows} for system, rows in bench.answers.items()}
+    clusters = {row["id"]: row["item"] for row in bench.checks["golden"]}
+    others = {"tuned": ("base",), "aligned": ("base", "tuned")}.get(name, ())
+    less = {f"less_{other}": intervals.paired(bits[name], bits[other], clusters, bench.seed) for other in others}
+    return {**text_metrics.likelihood(bench.answers[name]), **less}
+
+
+def overlap(name: str, bench: Bench) -> Numbers:
+    """chrF, BLEU and character ROUGE-L against golden."""
+    if name == "golden":
+        return {}
+    texts, references = ([row["text"] for row in bench.checks[system]] for system in (name, "golden"))
+    scores = [text_metrics.rouge_l(mine, reference) for mine, reference in zip(texts, references, strict=True)]
+    rouge = intervals.mean(scores, [row["item"] for row in bench.checks[name]]).row()
+    return {"n": len(texts), **text_metrics.overlap(texts, references), "rouge_l": rouge}
+
+
+def variety(name: str, bench: Bench) -> Numbers:
+    """distinct-n in samples of one size: that of the poorest system, where it has less than the budget."""
+    budget = min(bench.budget, *(sum(len(row["text"]) for row in bench.checks[s]) for s in present(bench.checks)))
+    texts = {row["id"]: row["text"] for row in bench.checks[name]}
+    drawn = text_metrics.distinct(texts, budget, bench.draws, bench.seed)
+    return {"n": len(texts), "characters": budget, **drawn}
+
+
+def copies(name: str, bench: Bench) -> Numbers:
+    """Texts that stand in the training data, word for word or nearly; golden shows what the data itself repeats."""
+    rows, exact = bench.checks[name], {similarity.key(words) for words in bench.train}
+    close = similarity.nearest([row["text"] for row in rows], bench.train, 8)
+    near = [max(found.jaccard, found.containment) >= bench.near for found in close]
+    return {"near": share(rows, near), "exact": share(rows, [similarity.key(row["text"]) in exact for row in rows])}
+
+
+def length(name: str, bench: Bench) -> Numbers:
+    """Characters: quartiles, and the sum over that of golden, of all texts and by type."""
+    mine, usual = ({"all": bench.checks[system], **parts(bench.checks[system])} for system in (name, "golden"))
+    counts = {kind: [len(row["text"]) for row in rows] for kind, rows in mine.items()}
+    ratio = {kind: sum(counts[kind]) / sum(len(row["text"]) for row in rows) for kind, rows in usual.items()}
+    return {kind: {**text_metrics.quartiles(counts[kind]), "ratio": ratio[kind]} for kind in counts}

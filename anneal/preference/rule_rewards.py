@@ -1,0 +1,197 @@
+"""Rule rewards: how good a text is in numbers from 0 to 1, each a named function with a weight in params.
+
+They are there to compare samples of one prompt, where only differences teach. Most are therefore graded: of samples
+that all miss a rule, the one that misses it by less is still the better one.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from anneal.checks import facts, json_layout, text_checks
+from anneal.files import Record
+from anneal.params import Refusal, Section
+
+Row = dict[str, float]  # name of a reward -> value
+
+
+class CallToAction(Section):
+    """Which types, as shell patterns, owe the reader a call to action, and what it looks like."""
+
+    types: list[str]
+    pattern: facts.Pattern | None  # searched in the whole text
+
+
+class Rewards(Section):
+    """What a text is rewarded for."""
+
+    weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]  # name -> weight; 0, or no name, is off
+    call_to_action: CallToAction
+
+    @field_validator("weights")
+    @classmethod
+    def _known(cls, found: dict[str, float]) -> dict[str, float]:
+        if unknown := [name for name in found if name not in NAMES]:
+            raise ValueError(f"unknown reward {unknown[0]!r}; known: {', '.join(NAMES)}")
+        return found
+
+    @property
+    def used(self) -> Row:
+        """The weights above 0, in the order of NAMES."""
+        return {name: weight for name in NAMES if (weight := self.weights.get(name, 0.0))}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A text, whether it ended by itself, the record that it answers, and all that a reward may look at."""
+
+    record: Record  # id, type, facts
+    text: str
+    stopped: bool
+    world: text_checks.World
+    call: CallToAction
+    outside: float = 0.0  # what the reward model says of it, any real number
+
+    @cached_property
+    def hits(self) -> dict[str, list[str]]:
+        """What the checks of facts found, rule by rule: computed once for all rewards that ask."""
+        rules, known = self.world.rules, self.world.known
+        return facts.check(self.text, self.record["type"], self.record["facts"], rules, known)
+
+
+def _fewer(hits: Sequence[str]) -> float:
+    """1 without a hit, then 1/2, 1/3 ...: the first hit costs most, and each further one still costs."""
+    return 1 / (1 + len(hits))
+
+
+def banned(sample: Sample) -> float:
+    """Falls with each different word of rules.banned."""
+    return _fewer(sample.hits["banned"])
+
+
+def exaggerated(sample: Sample) -> float:
+    """Falls with each pattern of rules.exaggerated that is found."""
+    return _fewer(sample.hits["exaggerated"])
+
+
+def unsupported(sample: Sample) -> float:
+    """Falls with each word or number, in the slots `foreign` and `also`, that the record's facts do not hold."""
+    return _fewer(sample.hits["unsupported"])
+
+
+def of_type(sample: Sample) -> float:
+    """The share of the type's required patterns that is found, then less for each forbidden one."""
+    hits = sample.hits["type"]
+    missing = [hit for hit in hits if hit.startswith("missing ")]
+    require = sample.world.rules.types[sample.record["type"]].require
+    return (1 - len(missing) / max(1, len(require))) * _fewer(hits[len(missing) :])
+
+
+def own_facts(sample: Sample) -> float:
+    """The share of the record's own facts named, of as many as rules.facts.at_least asks for or the record holds."""
+    wanted = sample.world.rules.facts
+    own, known = sample.record["facts"], sample.world.known
+    enough = min(wanted.at_least, len(facts.own(own, wanted.slot)))
+    return min(1.0, len(facts.named(sample.text, own, wanted.slot, known)) / enough) if enough else 1.0
+
+
+def name(sample: Sample) -> float:
+    """1 where the text holds the record's name word for word."""
+    return float(not sample.hits["name"])
+
+
+def length(sample: Sample) -> float:
+    """1 inside the type's band of characters; outside it falls in a line to 0 at no text and at twice the upper end."""
+    if not sample.hits["length"]:
+        return 1.0
+    low, high = sample.world.rules.types[sample.record["type"]].length
+    return len(sample.text) / low if len(sample.text) < low else max(0.0, 2 - len(sample.text) / high)
+
+
+def call_to_action(sample: Sample) -> float:
+    """1 where a type that owes a call to action holds one; 1 for every other type."""
+    owes = any(fnmatchcase(sample.record["type"], pattern) for pattern in sample.call.types)
+    return float(not owes or bool(re.search(sample.call.pattern or "", sample.text)))
+
+
+def valid_json(sample: Sample) -> float:
+    """1 where the whole text is JSON, from its first character to its last."""
+    return float(json_layout.strict(sample.text) is not None)
+
+
+def in_distribution(sample: Sample) -> float:
+    """1 where the text is as likely as the density's threshold wants."""
+    return float(not any(text_checks.run(["in_distribution"], sample.record, sample.text, sample.world).values()))
+
+
+def stop(sample: Sample) -> float:
+    """1 where the text ended by itself and was not cut off."""
+    return float(sample.stopped)
+
+
+def by_model(sample: Sample) -> float:
+    """The logistic function of the reward model's score, which has no bounds of its own."""
+    return 0.5 + 0.5 * math.tanh(sample.outside / 2)  # the same number, and no overflow far from 0
+
+
+EACH: dict[str, Callable[[Sample], float]] = {
+    "banned": banned, "exaggerated": exaggerated, "unsupported": unsupported, "type": of_type,
+    "facts": own_facts, "name": name, "length": length, "call_to_action": call_to_action, "json": valid_json,
+    "in_distribution": in_distribution, "stop": stop, "model": by_model,
+}  # fmt: skip
+NAMES = tuple(EACH)
+
+
+def refuse(rewards: Rewards, world: text_checks.World, model: bool) -> None:
+    """Raises Refusal where no weight is above 0, and for a weight on a rule that is empty or a model that is not there.
+
+    Such a reward would be the same for every text: it teaches nothing, and only lifts the mean.
+    """
+    rules, call = world.rules, rewards.call_to_action
+    patterns = [*rules.forbid, *(p for kind in rules.types.values() for p in (*kind.require, *kind.forbid))]
+    called = [kind for kind in rules.types if any(fnmatchcase(kind, pattern) for pattern in call.types)]
+    needs = {
+        "banned": (rules.banned, "words in rules.banned"),
+        "exaggerated": (rules.exaggerated, "patterns in rules.exaggerated"),
+        "unsupported": (rules.foreign or rules.also, "slots in rules.foreign or rules.also"),
+        "type": (patterns, "patterns in rules.types or rules.forbid"),
+        "facts": (rules.facts.at_least, "rules.facts.at_least above 0"),
+        "name": (rules.name, "a fact in rules.name"),
+        "call_to_action": (called and call.pattern, "rewards.call_to_action.pattern, and .types that fit one of types"),
+        "in_distribution": (world.density, "models/density (`dvc repro filter`)"),
+        "model": (model, "models/reward (reward.epochs above 0)"),
+    }
+    if not rewards.used:
+        raise Refusal("params.yaml: rewards.weights: all are 0; give at least one reward a weight")
+    for key, weight in rewards.used.items():
+        there, what = needs.get(key, (True, ""))
+        if not there:
+            raise Refusal(f"params.yaml: rewards.weights.{key}: {weight:g} needs {what}; add that or set it to 0")
+
+
+def score(
+    records: Sequence[Record], texts: Sequence[str], stopped: Sequence[bool], rewards: Rewards, world: text_checks.World,
+    model_scores: Sequence[float] | None = None,
+) -> list[Row]:  # fmt: skip
+    """For each text its rewards with a weight above 0, each in [0, 1]; `model_scores` are unbounded."""
+    refuse(rewards, world, model_scores is not None)
+    outside = model_scores if model_scores is not None else [0.0] * len(texts)
+    samples = [
+        Sample(record, text, ended, world, rewards.call_to_action, said)
+        for record, text, ended, said in zip(records, texts, stopped, outside, strict=True)
+    ]
+    return [{key: EACH[key](sample) for key in rewards.used} for sample in samples]
+
+
+def total(row: Row, rewards: Rewards) -> float:
+    """The weighted mean of a row of rewards, in [0, 1]."""
+    used = rewards.used
+    return math.fsum(weight * row[key] for key, weight in used.items()) / math.fsum(used.values())

@@ -1,0 +1,145 @@
+"""The second half of the report: how the result came about, and what differs from the compared revision.
+
+Each section is a function of metrics. Where its stage has not run it is empty, and the page leaves it out.
+"""
+
+from __future__ import annotations
+
+from anneal import html
+from anneal.history import revision
+from anneal.history.revision import Snapshot
+from anneal.html import Safe, el, fold, table
+from anneal.report import artifacts, data_changes, regressions
+from anneal.report.formatting import figure, listing
+
+NONE = Safe("")
+FINE = ("se", "p", "p_holm", "detectable")  # of an estimate; its mean and ends are shown
+LIMIT = 150  # rows of changed metrics that are shown
+
+
+def changed(now: Snapshot, old: Snapshot) -> Safe:
+    """Params, prompts, data and texts that differ from the revision, then every metric."""
+    if old.note:
+        return el("p", old.note)
+    same = el("p", "the same", class_="soft")
+    params = [[key, figure(a), figure(b)] for key, a, b in revision.changes(old.params, now.params)]
+    parts = [el("h3", "Params"), table(["key", old.name, "here"], params, class_="words") if params else same]
+    parts += [
+        el("h3", "Prompts"),
+        diffs(now, old) or same,
+        data_changes.section(now, old),
+        regressions.section(now, old),
+    ]
+    return html.join(*parts, el("h3", "Metrics"), metrics(now, old) or same)
+
+
+def diffs(now: Snapshot, old: Snapshot) -> Safe:
+    """Unified diffs of the prompts, one fold for each file."""
+    signs, parts = {"+": "plus", "-": "minus"}, []
+    for path, diff in revision.prompt_diff(old, now).items():
+        # The first two lines name the sides.
+        spans = [
+            el("span", line or " ", class_=signs.get(line[:1]) if number > 1 else None)
+            for number, line in enumerate(diff.splitlines())
+        ]
+        parts.append(fold(path, el("pre", *spans, class_="diff")))
+    return html.join(*parts)
+
+
+def metrics(now: Snapshot, old: Snapshot) -> Safe:
+    first = [row for row in numbers(now, old) if headline(row[0])]
+    rest = [row for row in numbers(now, old) if not headline(row[0])]
+    head = ["key", old.name, "here", "change"]
+    parts = [table(head, first)] if first else []
+    if rest:
+        more = el("p", f"and {len(rest) - LIMIT} more, see `dvc metrics diff`") if len(rest) > LIMIT else NONE
+        parts.append(fold(f"{len(rest)} more", table(head, rest[:LIMIT]), more))
+    return html.join(*parts)
+
+
+def headline(key: str) -> bool:
+    """Whether a metric belongs to the first table: a whole, not one type, one end of an interval or one quantile."""
+    return (
+        key.startswith(("compare.overall.", "compare.difference.", "compare.aligned_difference."))
+        or (key.split(".")[0] in ("accept", "filter", "format", "split", "train") and key.count(".") == 1)
+        or key in ("accept.accepted.mean", "accept.first.mean")
+    )
+
+
+def numbers(now: Snapshot, old: Snapshot) -> list[list[str]]:
+    """Metrics that changed and are numbers, as [key, old, new, change], those of the first table first."""
+    judged = revision.rejudged(old, now)
+    rows = []
+    # What one side has no file of is new or gone as a whole; a list of its numbers would say no more.
+    known = old.metrics.keys() & now.metrics.keys()
+    sides = ({name: side.metrics[name] for name in known} for side in (old, now))
+    for key, before, after in revision.changes(*sides):
+        if any(isinstance(value, list | str | dict) for value in (before, after)) or key.split(".")[-1] in FINE:
+            continue
+        if ".best." in key and now.systems != old.systems:
+            continue  # who wins how often, out of more systems or fewer
+        both = before is not None and after is not None and not isinstance(after, bool)
+        change = f"{after - before:+.3g}" if both else ""
+        if judged and ("score" in key or "difference." in key or ".best." in key):
+            change = "another judge"
+        rows.append([key, figure(before), figure(after), change])
+    return sorted(rows, key=lambda row: (not headline(row[0]), row[0]))
+
+
+def training(now: Snapshot, _old: Snapshot) -> Safe:
+    """Loss over steps, with its table; what the answers during training passed."""
+    found, columns = now.metric("train"), artifacts.columns("reports/plots/train.tsv")
+    if not found and not columns:
+        return NONE
+    losses = {name: points for name, points in columns.items() if name.endswith("loss") and points}
+    steps = sorted({x for points in losses.values() for x, _ in points})
+    rows = [[figure(int(x)), *(figure(dict(points).get(x)) for points in losses.values())] for x in steps]
+    chart = html.lines("Loss by training step", losses)
+    twin = fold("as a table", table(["step", *losses], rows))
+    return html.join(chart, twin, samples(), listing(found) if found else "")
+
+
+def samples() -> Safe:
+    """Checks of the answers to validation prompts at each validation: a small chart for each, and all as a table."""
+    columns = artifacts.columns("reports/plots/samples.tsv")
+    counts = dict(columns.pop("n", []))
+    if not counts:
+        return NONE
+    drawn = (html.lines(f"{n} by training step", {n: p}, 130, 260, share=True) for n, p in columns.items())
+    charts = [el("div", chart) for chart in drawn]
+    rows = [
+        [figure(int(step)), figure(int(n)), *(figure(dict(points).get(step), True) for points in columns.values())]
+        for step, n in counts.items()
+    ]
+    most = figure(int(max(counts.values())))
+    words = f"Share of the greedy answers to {most} validation prompts that pass, at each validation:"
+    twin = fold("as a table", table(["step", "n", *columns], rows))
+    return html.join(el("p", words), el("div", *charts, class_="small"), twin)
+
+
+def merge(now: Snapshot, _old: Snapshot) -> Safe:
+    """The proof that the merged model says what the adapter on the base says."""
+    found = now.metric("merge")
+    if not found:
+        return NONE
+    rows, most, limit = (figure(found.get(key)) for key in ("prompts", "largest_difference", "tolerance"))
+    words = (
+        f"On {rows} validation prompts the logits of the merged model and of the adapter on the base differ by at most "
+        f"{most} (allowed: {limit}); {figure(found.get('greedy_match'), True)} of greedy tokens agree."
+    )
+    return html.join(el("p", words), fold("all of merge.json", listing(found)))
+
+
+def provenance(now: Snapshot, _old: Snapshot) -> Safe:
+    rows = [("commit", revision.head() or "–"), *artifacts.provenance(now.params).items()]
+    ids = (now.metric("judge/tuned", "judge_ids") or {}).items()
+    made = table(["", "value"], [*rows, *((f"judge of {name}", value) for name, value in ids)], class_="words")
+    line = artifacts.outbound(now.params)[1]
+    return html.join(el("p", f"Nothing may leave this machine (privacy.local_only); {line}."), made) if line else made
+
+
+def leaks(now: Snapshot) -> list[str]:
+    """What the leakage certificate of the split does not rule out, as lines for the banner."""
+    names = {"shared_items": "items are on two sides of the split", "crossing_pairs": "near-duplicates cross the split"}
+    counts = {words: now.metric("split", "certificate", key) for key, words in names.items()}
+    return [f"leak: {count} {words}; the scores are too good" for words, count in counts.items() if count]

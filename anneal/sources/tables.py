@@ -1,0 +1,197 @@
+"""Tables that people bring: CSV, JSON, JSON Lines or Parquet, told by the suffix; every row knows its place.
+
+Values are JSON: text, numbers, lists, objects, or None where a cell holds nothing. Whatever is wrong with a file is
+refused with one line that names the file, the line or row, the column and the value.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import decimal
+import hashlib
+import io
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from anneal.params import Refusal
+
+Record = dict[str, Any]
+Found = list[tuple[str, Record]]  # the place of each row and its cells
+# pandas stores a row number under this name; it would move the hash of every row behind an inserted one.
+_INDEX = re.compile(r"__index_level_\d+__")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row; `place` is its file and line, or its file and number where the format has no lines."""
+
+    place: str
+    values: Record
+
+    def _at(self, column: str, key: str) -> Any:
+        if column in self.values:  # before the path: a name may hold a dot
+            return self.values[column]
+        first, *parts = column.split(".")
+        if first not in self.values:
+            known = ", ".join(self.values) or "none"
+            raise Refusal(f"{self.place}: no column {first!r}; columns: {known}; name another in {key}")
+        value, passed = self.values[first], first
+        for part in parts:
+            try:
+                value = value[int(part)] if isinstance(value, list) else value[part]
+            except (KeyError, IndexError, TypeError, ValueError):
+                held = ", ".join(value) if isinstance(value, dict) else str(value)[:40]
+                raise Refusal(f"{self.place}: {passed}: no {part!r} in it; it holds: {held}; mend {key}") from None
+            passed += f".{part}"
+        return value
+
+    def need(self, column: str, key: str) -> Any:
+        """The value of a column, or at a path into one (`chosen.value`, `turns.0`), which params `key` asks for.
+
+        Refuses what is missing or empty here.
+        """
+        value = self._at(column, key)
+        if value is None or value in ("", [], {}) or (isinstance(value, str) and not value.strip()):
+            raise Refusal(f"{self.place}: {column}: {value!r} is empty; fill it ({key}) or take the row out")
+        return value
+
+    def digest(self) -> str:
+        return digest(self.values)
+
+
+def digest(values: Record) -> str:
+    """A name made of the content alone: neither order, nor format, nor a cell left empty changes it."""
+    told = {column: value for column, value in values.items() if value not in (None, "")}
+    line = json.dumps(told, ensure_ascii=False, sort_keys=True)
+    return hashlib.blake2b(line.encode(), digest_size=8).hexdigest()
+
+
+def _text(path: Path) -> str:
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")  # spreadsheets write a byte order mark, which would become part of a name
+    except UnicodeDecodeError as err:
+        # The codec counts from behind the mark that it has taken off.
+        start = err.start + 3 * data.startswith(b"\xef\xbb\xbf")
+        line, column = data.count(b"\n", 0, start) + 1, start - data.rfind(b"\n", 0, start)
+        raise Refusal(f"{path}:{line}:{column}: byte {data[start]:#04x}: not UTF-8; save the file as UTF-8") from None
+
+
+def _json(text: str, path: Path, first: int) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as err:  # also a number of thousands of digits, and brackets as deep
+        line, column = first + getattr(err, "lineno", 1) - 1, getattr(err, "colno", 1)
+        raise Refusal(f"{path}:{line}:{column}: not JSON: {getattr(err, 'msg', err)}; mend the file") from None
+
+
+def _object(value: Any, place: str) -> Record:
+    if not isinstance(value, dict):
+        raise Refusal(f"{place}: {str(value)[:40]!r}: expected an object of columns, got {type(value).__name__}")
+    return value
+
+
+def _from_json(path: Path) -> Found:
+    rows = _json(_text(path), path, 1)
+    if not isinstance(rows, list):
+        raise Refusal(f"{path}:1:1: expected an array of objects, got {type(rows).__name__}; or rename it to .jsonl")
+    return [(place := f"{path}: row {n}", _object(row, place)) for n, row in enumerate(rows, 1)]
+
+
+def _from_jsonl(path: Path) -> Found:
+    # Not splitlines: a text may hold U+2028 and other line ends that JSON does not escape.
+    lines = [(number, line) for number, line in enumerate(_text(path).split("\n"), 1) if line.strip()]
+    return [(place := f"{path}:{number}", _object(_json(line, path, number), place)) for number, line in lines]
+
+
+def _header(cells: list[str], path: Path) -> list[str]:
+    names = [cell.strip() for cell in cells]
+    for number, name in enumerate(names, 1):
+        if not name or name in names[: number - 1]:
+            raise Refusal(f"{path}:1: column {number}: the name {name!r} is empty or taken; the first line names each")
+    return names
+
+
+def _from_csv(path: Path) -> Found:
+    csv.field_size_limit(2**30)  # a cell may hold a book; the module's own limit is 131,072 characters
+    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    found, names, start = Found(), list[str](), 1
+    try:
+        for cells in reader:
+            line, start = start, reader.line_num + 1  # a quoted cell may hold line ends
+            if not cells:
+                continue
+            if not names:
+                names = _header(cells, path)
+            elif len(cells) != len(names):
+                counts = f"{len(cells)} cells where the first line names {len(names)} columns"
+                raise Refusal(f"{path}:{line}: {counts}, first {cells[0][:40]!r}; quote a cell that holds a comma")
+            else:
+                found.append((f"{path}:{line}", dict(zip(names, cells, strict=True))))
+    except csv.Error as err:
+        raise Refusal(f"{path}:{start}: not CSV: {err}; double every quote inside a quoted cell") from None
+    return found
+
+
+def _from_parquet(path: Path) -> Found:
+    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow.parquet  # type: ignore[import-untyped]
+
+    try:
+        # Not read_table: in a folder named like `language=en` it would add a column.
+        table = pyarrow.parquet.ParquetFile(path).read()
+    except (pyarrow.ArrowException, OSError) as err:
+        raise Refusal(f"{path}: not Parquet: {str(err).splitlines()[0]}; write the file again") from None
+    table = table.select([name for name in table.column_names if not _INDEX.fullmatch(name)])
+    return [(f"{path}: row {number}", row) for number, row in enumerate(table.to_pylist(), 1)]
+
+
+READERS: dict[str, Callable[[Path], Found]] = {
+    ".csv": _from_csv, ".json": _from_json, ".jsonl": _from_jsonl, ".parquet": _from_parquet,
+}  # fmt: skip
+
+
+def _plain(value: Any, place: str) -> Any:
+    """The value as JSON knows it; a number that is none (NaN) is an empty cell."""
+    if isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+            raise Refusal(f"{place}: {value[:40]!r} holds half a surrogate pair, which is no character; take it out")
+        return value
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, dict):
+        return {str(key): _plain(inner, place) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner, place) for inner in value]
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, decimal.Decimal):
+        return str(value)
+    raise Refusal(f"{place}: {str(value)[:40]!r} is {type(value).__name__}; write it as text or as a number")
+
+
+def read(path: str | Path) -> list[Row]:
+    """The rows of a table. Refuses an unknown suffix, a file that cannot be read, and one without a row."""
+    path = Path(path)
+    if path.suffix.lower() not in READERS:
+        raise Refusal(f"{path}: unknown suffix {path.suffix!r}; known: {', '.join(READERS)}")
+    if not path.is_file():
+        raise Refusal(f"{path}: no such file; generate.items names it")
+    found = READERS[path.suffix.lower()](path)
+    if not found:
+        raise Refusal(f"{path}: holds no row; add one for each record")
+    return [Row(place, {k: _plain(v, f"{place}: {k}") for k, v in cells.items()}) for place, cells in found]
+
+
+def text_columns(rows: Sequence[Row]) -> list[str]:
+    """The columns that hold text wherever they hold anything, in the order of their first row."""
+    columns = dict.fromkeys(column for row in rows for column in row.values)
+    return [column for column in columns if all(isinstance(row.values.get(column), str | None) for row in rows)]

@@ -1,0 +1,85 @@
+"""Training on several cards: a stage starts itself once more, as many times as there are to be processes.
+
+The first process holds the stage's lock and waits; the others do the work and know each other by what the launcher
+put into their environment.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from anneal import privacy
+from anneal.models import loading
+from anneal.params import Privacy, Refusal, load, pick
+
+
+def inside() -> int:
+    """How many processes a launcher started, of which this is one; 0 where there is no launcher."""
+    return int(os.environ["WORLD_SIZE"]) if "LOCAL_RANK" in os.environ else 0
+
+
+def command(processes: int, kind: str) -> list[str]:
+    """How a launcher is started. accelerate starts one process where there is no card, torchrun any number."""
+    if kind != "cuda":
+        return ["torch.distributed.run", "--nproc_per_node", str(processes), "--master_addr", "127.0.0.1",
+                "--master_port", "0", "--rdzv_backend", "c10d", "--rdzv_endpoint", "127.0.0.1:0"]  # fmt: skip
+    return ["accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes), "--num_machines", "1",
+            "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
+
+
+def check(processes: int, kind: str, cards: int) -> None:
+    if kind == "mps" and processes > 1:
+        raise Refusal(f"params.yaml: processes: {processes}, but this device is mps; set 1")
+    if kind == "cuda" and processes > cards:
+        raise Refusal(f"params.yaml: processes: {processes}, but there are {cards} CUDA cards here; lower it")
+
+
+def spread(main: Callable[..., None], processes: int) -> bool:
+    """Run `main` of a stage in so many processes; False where this process is to do the work itself.
+
+    A process of a launcher takes the card of its number. Raises Refusal where one of them failed.
+    """
+    kind = loading.device().partition(":")[0]
+    if inside():
+        if kind == "cuda":
+            os.environ["ANNEAL_DEVICE"] = f"cuda:{os.environ['LOCAL_RANK']}"
+        return False
+    if processes == 1:
+        return False
+    import torch
+
+    check(processes, kind, torch.cuda.device_count())
+    spec = sys.modules[main.__module__].__spec__
+    name = spec.name if spec else main.__module__
+    env = {**os.environ, "ACCELERATE_USE_CPU": str(kind == "cpu").lower()}
+    child = subprocess.Popen([sys.executable, "-m", *command(processes, kind), "-m", __name__, name], env=env)
+    try:
+        code = child.wait()
+    except BaseException:  # SIGTERM and Ctrl-C reach this process alone; the launcher ends its own
+        child.terminate()
+        child.wait()
+        raise
+    if code:
+        raise Refusal(f"one of {processes} processes ended with {code}; what it said stands above")
+    return True
+
+
+def work(name: str) -> None:
+    """What a process of the launcher does: the stage without its lock, which the first process holds."""
+    main: Any = importlib.import_module(name).main
+    values = load()
+    privacy.guard(Privacy.model_validate(values.get("privacy")).local_only, Refusal)
+    main(**pick(main, values=values))
+
+
+if __name__ == "__main__":
+    try:
+        work(sys.argv[1])
+    except Refusal as err:
+        print(f"{sys.argv[1].rpartition('.')[2]}: {err}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anneal.human import vote_records
+from anneal.human.vote_records import Vote
+from anneal.params import Refusal
+
+SHEET = "ab" * 32
+
+
+def vote(number: int = 0, choice: Any = "left", rater: str = "Anna", **more: Any) -> Vote:
+    return Vote(
+        **{"sheet": SHEET, "rater": rater, "id": f"{number:012x}", "choice": choice, "reasons": [], "ms": 900} | more
+    )
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    votes = [vote(1, reasons=["voice"]), vote(2, "tie", rater="李 雷"), vote(3, "5")]
+    vote_records.append(tmp_path / "human", votes[:1])
+    vote_records.append(tmp_path / "human", votes[1:])
+    assert sorted(p.name for p in (tmp_path / "human").iterdir()) == ["Anna.jsonl", "李 雷.jsonl"]
+    assert vote_records.read(tmp_path / "human") == [votes[0], votes[2], votes[1]]
+    assert vote_records.parse(vote_records.lines(votes)) == votes
+    assert vote_records.read(tmp_path / "nowhere") == []
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        ({"rater": "../x"}, "rater: .*a name is"),
+        ({"rater": ".hidden"}, "rater: .*a name is"),
+        ({"rater": "a/b"}, "rater: .*a name is"),
+        ({"rater": ""}, "rater: .*a name is"),
+        ({"rater": "x" * 41}, "rater: .*a name is"),
+        ({"rater": "a\n"}, "rater: .*a name is"),
+        ({"rater": "e\u0301"}, "rater: .*a name is"),
+        ({"choice": "both"}, "choice: "),
+        ({"choice": 3}, "choice: "),
+        ({"reasons": ["other"]}, "reasons.0: "),
+        ({"ms": -1}, "ms: "),
+        ({"ms": 1.5}, "ms: "),
+        ({"id": "x" * 12}, "id: "),
+        ({"sheet": "ab"}, "sheet: "),
+        ({"system": "tuned"}, "system: "),
+    ],
+)
+def test_what_is_no_vote_is_named(edit: dict[str, Any], words: str) -> None:
+    good = vote_records.lines([vote()])
+    bad = json.dumps(vote().model_dump() | edit).encode()
+    with pytest.raises(vote_records.Unreadable, match=f"^2: {words}"):
+        vote_records.parse(good + bad)
+
+
+def test_a_broken_line_is_refused_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"{}\n" + vote_records.lines([vote()]))
+    with pytest.raises(Refusal, match=r"a\.jsonl:1: "):
+        vote_records.read(tmp_path)
+
+
+def test_half_a_line_was_never_confirmed_and_a_missing_break_is_none(tmp_path: Path) -> None:
+    path, whole = tmp_path / "Anna.jsonl", vote_records.lines([vote(1), vote(2)])
+    path.write_bytes(whole + vote_records.lines([vote(3)])[:40])
+    assert vote_records.read(tmp_path) == [vote(1), vote(2)]
+    vote_records.append(tmp_path, [vote(4)])
+    assert path.read_bytes() == whole + vote_records.lines([vote(4)])
+    # An editor that drops the last line break drops no vote.
+    path.write_bytes(whole.rstrip(b"\n"))
+    assert vote_records.read(tmp_path) == [vote(1), vote(2)]
+    vote_records.append(tmp_path, [vote(4)])
+    assert path.read_bytes() == whole + vote_records.lines([vote(4)])
+
+
+def test_a_disk_that_takes_half_a_line_leaves_the_file_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vote_records.append(tmp_path, [vote(1)])
+    before, real = (tmp_path / "Anna.jsonl").read_bytes(), vote_records.os.write
+    monkeypatch.setattr(vote_records.os, "write", lambda handle, raw: real(handle, raw[:30]))
+    with pytest.raises(OSError, match="not written whole"):
+        vote_records.append(tmp_path, [vote(2)])
+    assert (tmp_path / "Anna.jsonl").read_bytes() == before
+
+
+def test_the_last_word_stands() -> None:
+    votes = [vote(1), vote(2), vote(1, "right"), vote(1, rater="Bo"), vote(2, "undo"), vote(3, "undo"), vote(4, "skip")]
+    assert vote_records.standing(votes) == [vote(1, "right"), vote(1, rater="Bo"), vote(4, "skip")]
+    assert vote_records.standing(votes + votes) == vote_records.standing(votes)
+    assert vote_records.standing([vote(1), vote(2), vote(1, "right")]) == [vote(2), vote(1, "right")], (
+        "in the order of voting"
+    )
+    other = vote(1, sheet="cd" * 32)
+    assert vote_records.standing([vote(1), other]) == [vote(1), other]

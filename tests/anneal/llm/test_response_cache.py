@@ -1,0 +1,125 @@
+"""The ledger: on disk before it is used, and what was refused is never an answer."""
+
+import asyncio
+import contextlib
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from anneal.llm.response import Kind
+from anneal.llm.response_cache import Entry, Ledger
+from anneal.params import Refusal
+
+
+def entry(key: str, kind: Kind = "", body: str = "{}") -> Entry:
+    return Entry(key, kind, body, "m", 10, 5, 0.25, 1)
+
+
+def stored(path: Path, table: str) -> list[tuple[str, str]]:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        return db.execute(f"SELECT key, kind FROM {table} ORDER BY key").fetchall()
+
+
+def test_put_returns_when_another_process_can_read_it(tmp_path: Path) -> None:
+    path = tmp_path / "l.sqlite"
+
+    async def scene() -> None:
+        ledger = Ledger(path)
+        for number in range(3):
+            await ledger.put(entry(str(number)))
+            assert len(stored(path, "answers")) == number + 1
+        ledger.close()
+
+    asyncio.run(scene())
+
+
+def test_both_tables_are_found_again(tmp_path: Path) -> None:
+    path = tmp_path / "l.sqlite"
+
+    async def fill() -> None:
+        ledger = Ledger(path)
+        await asyncio.gather(*(ledger.put(entry(f"a{n}", body=f"回答{n}")) for n in range(1200)))
+        await asyncio.gather(*(ledger.put(entry(f"r{n}", "length")) for n in range(3)))
+        ledger.close()
+
+    asyncio.run(fill())
+    ledger = Ledger(path)
+    found = ledger.find([*(f"a{n}" for n in range(1200)), "r0", "nobody"])
+    assert len(found) == 1201
+    assert found["a7"] == entry("a7", body="回答7")
+    assert found["r0"].kind == "length"
+    ledger.close()
+    assert [len(stored(path, table)) for table in ("answers", "refused")] == [1200, 3]
+
+
+def test_an_answer_counts_more_than_a_refused_reply(tmp_path: Path) -> None:
+    async def scene() -> None:
+        ledger = Ledger(tmp_path / "l.sqlite")
+        await ledger.put(entry("k"))
+        await ledger.put(entry("k", "check"))
+        assert ledger.find(["k"])["k"].kind == ""
+        ledger.close()
+
+    asyncio.run(scene())
+
+
+def test_replies_that_arrive_together_share_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups: list[int] = []
+    write = Ledger._write
+    monkeypatch.setattr(Ledger, "_write", lambda self, entries: (groups.append(len(entries)), write(self, entries))[1])
+
+    async def scene() -> None:
+        ledger = Ledger(tmp_path / "l.sqlite")
+        await asyncio.gather(*(ledger.put(entry(str(n))) for n in range(100)))
+        ledger.close()
+
+    asyncio.run(scene())
+    assert sum(groups) == 100
+    assert len(groups) <= 3
+
+
+def test_one_cancelled_wait_cancels_nobody_else(tmp_path: Path) -> None:
+    async def scene() -> None:
+        ledger = Ledger(tmp_path / "l.sqlite")
+        puts = [asyncio.create_task(ledger.put(entry(str(n)))) for n in range(5)]
+        await asyncio.sleep(0)
+        puts[0].cancel()
+        done = await asyncio.gather(*puts, return_exceptions=True)
+        assert [type(d) for d in done] == [asyncio.CancelledError] + [type(None)] * 4
+        assert len(ledger.find(map(str, range(5)))) == 5
+        ledger.close()
+
+    asyncio.run(scene())
+
+
+def test_the_disk_is_waited_for(tmp_path: Path) -> None:
+    """NORMAL would lose the last answers in a power cut, and they would be paid for twice."""
+    ledger = Ledger(tmp_path / "l.sqlite")
+    assert ledger._db.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert ledger._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    ledger.close()
+
+
+def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "l.sqlite"
+    path.write_bytes(b"this is no database, and never was one" * 100)
+    with pytest.raises(Refusal, match=r"l\.sqlite: file is not a database; make room"):
+        Ledger(path)
+
+
+def test_a_commit_that_fails_reaches_everyone_who_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_self: Ledger, _entries: list[Entry]) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(Ledger, "_write", full)
+
+    async def scene() -> list[object]:
+        ledger = Ledger(tmp_path / "l.sqlite")
+        puts = await asyncio.gather(*(ledger.put(entry(str(n))) for n in range(4)), return_exceptions=True)
+        ledger.close()
+        return list(puts)
+
+    failed = asyncio.run(scene())
+    assert len(failed) == 4
+    assert all(isinstance(err, Refusal) and "disk is full" in str(err) for err in failed)

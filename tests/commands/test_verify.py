@@ -1,0 +1,235 @@
+"""verify: stages that need no model run again from stored rows, and a planted edit is found by its name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anneal.history import seed_noise
+from commands import verify
+from tests.conftest import ROOT, pipeline
+
+JUDGE = """
+import json, os, pathlib, sys
+stored = [json.loads(line) for file in pathlib.Path(os.environ["ANNEAL_REPLAY"]).glob("*.jsonl") for line in open(file)]
+replies = {row["request"]: row["reply"] for row in stored}
+rows = []
+for line in open(f"data/answers/{sys.argv[1]}.jsonl"):
+    row = json.loads(line)
+    key = "asked " + row["text"]
+    rows.append({"id": row["id"], "request": key, "reply": replies[key], "score": int(replies[key])})
+os.makedirs("data/judgements")
+with open(f"data/judgements/{sys.argv[1]}.jsonl", "w") as out:
+    out.writelines(json.dumps(row, sort_keys=True) + "\\n" for row in rows)
+"""
+COMPARE = """
+import json, os
+scores = [json.loads(line)["score"] for line in open("data/judgements/tuned.jsonl")]
+assert not os.path.exists("data/answers"), "only what it declares"
+os.makedirs("reports/metrics")
+numbers = {"overall": {"tuned": {"score": sum(scores) / len(scores), "n": len(scores)}}}
+json.dump(numbers, open("reports/metrics/compare.json", "w"))
+"""
+
+
+def put(path: str, text: str) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(text, "utf-8")
+
+
+def md5(path: str) -> str:
+    return hashlib.md5(Path(path).read_bytes()).hexdigest()
+
+
+def entry(cmd: str, deps: list[str], outs: list[str]) -> dict[str, Any]:
+    return {
+        "cmd": cmd,
+        "deps": [{"path": path, "md5": md5(path)} for path in deps],
+        "params": {"params.yaml": {"seed": 1}},
+        "outs": [{"path": path, "md5": "0.dir" if Path(path).is_dir() else md5(path)} for path in outs],
+    }
+
+
+@pytest.fixture
+def checkout(toy: Path) -> Path:
+    """Three stages with their files and the lock of their run: `train` needs a model, the other two do not."""
+    put("params.yaml", "seed: 1\n")
+    put("stages/__init__.py", "")
+    put("stages/judge.py", JUDGE)
+    put("stages/compare.py", COMPARE)
+    put("data/answers/tuned.jsonl", "".join(json.dumps({"id": f"r{n}", "text": f"t{n}"}) + "\n" for n in (3, 4, 5)))
+    put("models/adapter/weights", "1 2 3")
+    put("reports/metrics/train.json", '{\n "steps": 70\n}\n')
+    rows = [{"id": f"r{n}", "request": f"asked t{n}", "reply": f"{n}", "score": n} for n in (3, 4, 5)]
+    put("data/judgements/tuned.jsonl", "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
+    put("reports/metrics/compare.json", json.dumps({"overall": {"tuned": {"score": 4.0, "n": 3}}}))
+    stages = {
+        "train": entry("python -m stages.train", [], ["models/adapter", "reports/metrics/train.json"]),
+        "judge@tuned": entry("python -m stages.judge tuned", ["data/answers/tuned.jsonl", "stages/judge.py"],
+                             ["data/judgements/tuned.jsonl"]),
+        "compare": entry("python -m stages.compare", ["data/judgements/tuned.jsonl", "stages/compare.py"],
+                         ["reports/metrics/compare.json"]),
+    }  # fmt: skip
+    put("dvc.lock", json.dumps({"schema": "2.0", "stages": stages}))
+    return toy
+
+
+def edit(path: str, old: str, new: str) -> None:
+    text = Path(path).read_text("utf-8")
+    assert text.count(old) == 1
+    Path(path).write_text(text.replace(old, new), "utf-8")
+
+
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, str]]:
+    """The exit code, and what was said of each stage."""
+    monkeypatch.setattr(sys, "argv", ["verify"])
+    code = verify.main()
+    said = capsys.readouterr().out.splitlines()
+    found = (line[16:].partition(": ") for line in said[:-1])
+    return code, {name: f"{line[:14].strip()}: {words}" for line, (name, _, words) in zip(said, found, strict=False)}
+
+
+def test_what_nobody_touched_comes_out_the_same(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(str(path) for path in checkout.rglob("*") if "__pycache__" not in path.parts)
+    code, said = run(monkeypatch, capsys)
+    assert (code, said) == (0, {
+        "train": "as in dvc.lock: trains", "judge@tuned": "equal: recomputed, 1 outputs",
+        "compare": "equal: recomputed, 1 outputs",
+    })  # fmt: skip
+    after = sorted(str(path) for path in checkout.rglob("*") if "__pycache__" not in path.parts)
+    assert before == after, "nothing is left behind"
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "stage", "words"),
+    [
+        ("reports/metrics/compare.json", "4.0", "4.1", "compare",
+         "reports/metrics/compare.json: overall.tuned.score: 4.1 here, 4.0 again"),
+        ("data/judgements/tuned.jsonl", '"score": 3', '"score": 5', "judge@tuned",
+         "data/judgements/tuned.jsonl:1: r3: score: 5 here, 3 again"),
+        ("reports/metrics/train.json", "70", "71", "train",
+         "reports/metrics/train.json: not the file that dvc.lock names"),
+        # An answer that nobody gave changes what the judge was asked, and there is no such reply.
+        ("data/answers/tuned.jsonl", '"t4"', '"t9"', "judge@tuned",
+         "does not run again: KeyError: 'asked t9' (data/answers/tuned.jsonl is not as that run read it; `dvc repro`)"),
+    ],
+)  # fmt: skip
+def test_one_edited_value_is_found_by_name(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    path: str, old: str, new: str, stage: str, words: str,
+) -> None:  # fmt: skip
+    edit(path, old, new)
+    code, said = run(monkeypatch, capsys)
+    assert (code, said[stage]) == (1, f"DIFFERS: {words}")
+
+
+def test_a_reply_that_is_edited_with_its_score_is_not_the_file_of_the_lock(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit("data/judgements/tuned.jsonl", '"reply": "3", "request": "asked t3", "score": 3',
+         '"reply": "5", "request": "asked t3", "score": 5')  # fmt: skip
+    code, said = run(monkeypatch, capsys)
+    assert (code, said["judge@tuned"]) == (1, "DIFFERS: data/judgements/tuned.jsonl: not the file that dvc.lock names")
+    assert said["compare"].startswith("DIFFERS: reports/metrics/compare.json: overall.tuned.score: 4.0 here, 4.66")
+
+
+def test_an_edited_param_is_said_where_it_changes_a_number(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit("params.yaml", "1", "2")
+    code, said = run(monkeypatch, capsys)
+    assert code == 1, "every number is right, and that of other params"
+    assert said["compare"] == "STALE: params.yaml: seed is not as that run read it; `dvc repro`"
+    edit("reports/metrics/compare.json", "4.0", "4.1")
+    said = run(monkeypatch, capsys)[1]
+    assert said["compare"].endswith("4.0 again (params.yaml: seed is not as that run read it; `dvc repro`)")
+
+
+def test_what_is_absent_is_no_proof(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("data/answers/tuned.jsonl").unlink()
+    shutil.rmtree("models/adapter")  # a folder that no number comes from
+    code, said = run(monkeypatch, capsys)
+    assert (code, said["judge@tuned"]) == (
+        1, "MISSING: data/answers/tuned.jsonl; `dvc pull` or `dvc repro` brings it",
+    )  # fmt: skip
+    assert said["train"] == "as in dvc.lock: trains"
+    Path("reports/metrics/train.json").unlink()
+    assert run(monkeypatch, capsys)[1]["train"].startswith("MISSING: reports/metrics/train.json")
+
+
+def test_a_metric_that_no_stage_wrote_is_none(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put("reports/metrics/judge/best.json", "{}")
+    code, said = run(monkeypatch, capsys)
+    words = "DIFFERS: no stage of dvc.lock writes it; `dvc repro`, or delete it"
+    assert (code, said["reports/metrics/judge/best.json"]) == (1, words)
+
+
+def test_without_a_lock_there_is_one_line(
+    toy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["verify"])
+    assert verify.main() == 1
+    assert capsys.readouterr().err == "verify: dvc.lock: no such file; `dvc repro` makes it\n"
+
+
+def test_votes_are_counted_again_where_they_are(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put("reports/metrics/human.json", '{"pairs": 3}')
+    code, said = run(monkeypatch, capsys)
+    assert (code, said["human"]) == (0, "unchecked: data/human is not here; votes stay with whoever asked for them")
+    put("data/human/a.jsonl", "1\n2\n")
+    put("reports/blind/key.json", "{}")
+    put("data/test.jsonl", "")
+    count = "import json, os\nassert os.path.exists('data/judgements')\nos.makedirs('reports/metrics')\n"
+    count += "n = len(open('data/human/a.jsonl').readlines())\n"
+    put("stages/blind.py", count + "json.dump({'pairs': n}, open('reports/metrics/human.json', 'w'))\n")
+    code, said = run(monkeypatch, capsys)
+    assert (code, said["human"]) == (1, "DIFFERS: reports/metrics/human.json: pairs: 3 here, 2 again")
+    put("reports/metrics/human.json", '{"pairs": 2}')
+    assert run(monkeypatch, capsys)[0] == 0
+
+
+def test_a_band_of_other_inputs_is_not_used_and_one_of_these_is_computed_again(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put("reports/metrics/seeds.json", json.dumps({"of": "other", "runs": {"0": ""}}))
+    code, said = run(monkeypatch, capsys)
+    assert (code, said["seeds"].partition(" other")[0]) == (0, "unchecked: of")
+    stored = {"of": seed_noise.of(Path("dvc.lock").read_text()), "runs": {"0": "a", "1": "b"}, "score": {"band": 0.25}}
+    monkeypatch.setattr(seed_noise, "again", lambda stored, _: {**stored, "score": {"band": 0.5}})
+    put("reports/metrics/seeds.json", json.dumps(stored))
+    code, said = run(monkeypatch, capsys)
+    assert (code, said["seeds"]) == (
+        1, "DIFFERS: reports/metrics/seeds.json: score.band: 0.25 here, 0.5 again",
+    )  # fmt: skip
+
+
+def test_what_is_kept_is_what_needs_weights_or_a_teacher() -> None:
+    stages = pipeline()
+    assert set(verify.KEPT) <= {name.partition("@")[0] for name in stages}
+    needs = {
+        name.partition("@")[0] for name, stage in stages.items()
+        if any(dep.startswith("models/") for dep in stage.deps) or "teacher" in stage.params or name == "base"
+    }  # fmt: skip
+    # format needs the words of the tokenizer alone, and card the teacher's name.
+    assert needs - {"format", "card"} == set(verify.KEPT)
+
+
+def test_help_says_what_it_is() -> None:
+    done = subprocess.run([sys.executable, "-m", "stages.verify", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "without a model or a judge" in done.stdout
