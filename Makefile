@@ -24,39 +24,39 @@ $(VENV)/.lock: requirements.txt
 
 repro: setup ## from source material to a judged, merged model, then the report
 	dvc repro
-	@python -m stages.report $(BASE)
+	@python -m commands.report $(BASE)
 
 report: setup ## what changed against BASE (main); MIN_SCORE=4.2 MAX_REGRESSION=0.1 make it a gate
-	@python -m stages.report $(BASE) $(if $(MIN_SCORE),--min-score "$(MIN_SCORE)") $(if $(MAX_REGRESSION),--max-regression "$(MAX_REGRESSION)")
+	@python -m commands.report $(BASE) $(if $(MIN_SCORE),--min-score "$(MIN_SCORE)") $(if $(MAX_REGRESSION),--max-regression "$(MAX_REGRESSION)")
 
 verify: setup ## compute every number of the report again from stored rows, without a model or a judge
-	@python -m stages.verify
+	@python -m commands.verify
 
 rejudge: setup ## today's judge on the stored answers of old experiments (EXPS="exp-a main~3")
 	@test -n "$(EXPS)" || { echo 'make rejudge EXPS="..."; names of experiments (dvc exp list) or revisions of git'; exit 1; }
-	@python -m stages.rejudge $(EXPS)
+	@python -m commands.rejudge $(EXPS)
 
 seeds: setup ## how far the scores move when only the training seed differs (N=3 runs in all)
-	@python -m stages.seeds --n $(or $(N),3)
+	@python -m commands.seeds --n $(or $(N),3)
 
 judge-card: setup ## what the judge finds of planted defects: reports/metrics/card.json
 	dvc repro card
 
 blind: setup ## a page that asks people which text is better (N=40 PAIR="tuned:base" QUESTION="..." FORCE=1)
-	@python -m stages.blind build --n $(or $(N),40) $(addprefix --pair ,$(PAIR)) --question "$$QUESTION" $(if $(FORCE),--force)
+	@python -m commands.blind build --n $(or $(N),40) $(addprefix --pair ,$(PAIR)) --question "$$QUESTION" $(if $(FORCE),--force)
 
 label: setup ## the same for scores: people give the rubric's 1 to 5 (N=20 QUESTION="..." FORCE=1)
-	@python -m stages.blind label --n $(or $(N),20) --question "$$QUESTION" $(if $(FORCE),--force)
+	@python -m commands.blind label --n $(or $(N),20) --question "$$QUESTION" $(if $(FORCE),--force)
 
 blind-serve: setup ## hand these pages out on this machine and keep the votes in data/human
-	@python -m stages.blind serve
+	@python -m commands.blind serve
 
 unblind: setup ## open the key and count: reports/metrics/human.json
-	@python -m stages.blind unblind
+	@python -m commands.blind unblind
 
 lint: setup ## ruff and mypy
-	ruff check stages tests bench
-	ruff format --check stages tests bench
+	ruff check anneal commands stages tests bench
+	ruff format --check anneal commands stages tests bench
 	mypy
 
 test: setup lint ## everything a commit must pass

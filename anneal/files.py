@@ -9,7 +9,20 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from anneal.params import Refusal
+from anneal.errors import Refusal
+
+
+def root() -> Path:
+    """The main checkout, also inside `dvc exp run --temp` (DVC sets DVC_ROOT to it)."""
+    return Path(os.environ.get("DVC_ROOT", ".")).resolve()
+
+
+def work(name: str) -> Path:
+    """A folder for partial work that outlives a killed stage; DVC deletes outs before a stage runs, but not this."""
+    folder = root() / ".work" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
 
 Record = dict[str, Any]
 

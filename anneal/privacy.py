@@ -20,10 +20,18 @@ from urllib.parse import urlsplit
 
 # Xet is the hub's transfer in Rust, whose sockets no hook of Python sees.
 _OFFLINE = {
-    "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_XET": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "DISABLE_TELEMETRY": "1", "DVC_NO_ANALYTICS": "1",
-    "WANDB_DISABLED": "true", "WANDB_MODE": "disabled", "COMET_MODE": "disabled",
-}  # fmt: skip
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_XET": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "DISABLE_TELEMETRY": "1",
+    "DVC_NO_ANALYTICS": "1",
+    "WANDB_DISABLED": "true",
+    "WANDB_MODE": "disabled",
+    "COMET_MODE": "disabled",
+}
 _LOOKUPS = ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr")
 _SENDS = ("socket.connect", "socket.sendto", "socket.sendmsg")
 # Families whose other end is this machine: files and the kernel itself.

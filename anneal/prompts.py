@@ -8,7 +8,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from anneal.params import Refusal
+from anneal.errors import Refusal
 
 _HEADING = re.compile(r"^# (System|User)\s*$", re.M)
 

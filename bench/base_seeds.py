@@ -49,7 +49,7 @@ def main() -> None:
     # A forked child would inherit a thread pool of torch that is already running.
     with ProcessPoolExecutor(words.at_once, mp_context=get_context("spawn")) as pool:
         waiting = {
-            seed: pool.submit(one, {**values, "seed": seed}, params.work("bench/base") / str(seed))
+            seed: pool.submit(one, {**values, "seed": seed}, files.work("bench/base") / str(seed))
             for seed in words.seeds
         }
         print(table({seed: result.result() for seed, result in waiting.items()}))

@@ -200,8 +200,8 @@ def main() -> None:
         results: dict[str, list[Result]] = {"plain": [], "ours": []}
         for turn in range(told.repeats):  # in turn, and the other first the next time: the machine drifts
             pairs = [("plain", plain), ("ours", ours)]
-            for name, client in pairs[:: 1 if turn % 2 == 0 else -1]:
-                results[name].append(measure(client, told.rows, slots, told.faults))
+            for name, ask in pairs[:: 1 if turn % 2 == 0 else -1]:
+                results[name].append(measure(ask, told.rows, slots, told.faults))
                 row = {key: round(value, 2) for key, value in results[name][-1].items()}
                 print(f"concurrency {slots}, {name}: {row['wall'] / best:.2f} x ideal {best:.2f} s, {row}", flush=True)
         mean = {name: statistics.mean(r["wall"] for r in rs) for name, rs in results.items()}

@@ -24,9 +24,17 @@ from anneal.decoding import generate, search
 from anneal.models import loading
 
 GREEDY = generate.Decode(
-    do_sample=False, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0, no_repeat_ngram_size=0,
-    num_beams=1, length_penalty=1.0, max_new_tokens=256, stop=[],
-)  # fmt: skip
+    do_sample=False,
+    temperature=1.0,
+    top_k=0,
+    top_p=1.0,
+    repetition_penalty=1.0,
+    no_repeat_ngram_size=0,
+    num_beams=1,
+    length_penalty=1.0,
+    max_new_tokens=256,
+    stop=[],
+)
 
 
 def plain(weights: Any, tokenizer: Any, prompts: list[Any], stops: list[int]) -> tuple[list[str], int]:
@@ -47,7 +55,7 @@ def plain(weights: Any, tokenizer: Any, prompts: list[Any], stops: list[int]) ->
 
 def batched(
     engine: Any, weights: Any, tokenizer: Any, prompts: list[Any], stops: list[int], size: int
-) -> tuple[list[str], int]:  # fmt: skip
+) -> tuple[list[str], int]:
     """In batches sorted by length. Texts in the order of the prompts, and how many tokens they took."""
     ids = [chat_template.prompt_ids(tokenizer, prompt) for prompt in prompts]
     texts, tokens = [""] * len(ids), 0

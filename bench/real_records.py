@@ -23,7 +23,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("generate", "clean", "filter", "reject", "format", "split")
 KIND = "record"
 
@@ -33,9 +33,11 @@ def values(words: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = YAML(typ="safe", pure=True).load((ROOT / words.params).read_text("utf-8"))
     found["types"] = {KIND: words.label}
     found["generate"] |= {
-        "source": "records", "items": str(Path(words.file).resolve()), "required": [],
+        "source": "records",
+        "items": str(Path(words.file).resolve()),
+        "required": [],
         "fields": {"id": None, "type": None, "text": words.text, "rejected": None, "turns": None},
-    }  # fmt: skip
+    }
     found["rules"] |= {"types": {KIND: {"require": [], "forbid": [], "length": [1, 100_000]}}, "forbid": []}
     found["filter"]["rules"] = [*words.rules, "exact", "near"]
     found["reject"] |= dict.fromkeys(("weak", "exaggerated", "fake"), 0.0)

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from anneal import files, params
+from anneal.errors import Refusal
 from anneal.files import Record
 from anneal.human import ballot, tally, vote_records, vote_server
-from anneal.params import Refusal
+from anneal.records import answered
 from anneal.systems import SYSTEMS
 
 FOLDER, VOTES, METRIC = Path("reports/blind"), Path("data/human"), Path("reports/metrics/human.json")
@@ -31,16 +32,7 @@ FILES = {"pairs": ("index.html", "key.json"), "label": ("label.html", "label_key
 
 def texts(records: Sequence[Record], systems: Sequence[str]) -> dict[str, dict[str, str]]:
     """What each system said to each record; golden is the completion. Refusal where a system lacks a record."""
-    found = {}
-    for system in systems:
-        if system == "golden":
-            found[system] = {r["id"]: r["completion"][-1]["content"] for r in records}
-            continue
-        path = f"data/answers/{system}.jsonl"
-        found[system] = {row["id"]: row["text"] for row in files.read(path, "id")}
-        if missing := sorted({r["id"] for r in records} - found[system].keys()):
-            raise Refusal(f"{path}: no answer to {missing[0]} ({len(missing)} in all); run `dvc repro`")
-    return found
+    return {system: answered(system, records) for system in systems}
 
 
 def store(made: ballot.Sheet, args: argparse.Namespace) -> None:
@@ -51,15 +43,19 @@ def store(made: ballot.Sheet, args: argparse.Namespace) -> None:
     if key.is_file() and (old := ballot.seal(key.read_text("utf-8"))) != made.name and not args.force:
         cast = sum(vote.sheet == old for vote in vote_records.read(VOTES))
         if cast:
-            raise Refusal(f"{key}: {cast} votes were cast on this sheet, and a new one ends it; count them first "
-                          "(make unblind), then add --force (make: FORCE=1)")  # fmt: skip
+            raise Refusal(
+                f"{key}: {cast} votes were cast on this sheet, and a new one ends it; count them first "
+                "(make unblind), then add --force (make: FORCE=1)"
+            )
     files.write_text(key, made.sealed)
     files.write_text(page, ballot.document(made))
     roles = [entry["role"] for entry in made.key["entries"]]
     drawn = len({entry["record"] for entry in made.key["entries"] if entry["role"] == "vote"})
-    print(f"{drawn} test records{f' (no more than that differ, of {args.n} wanted)' if drawn < args.n else ''}; "
-          f"{len(roles)} questions, of them {roles.count('repeat')} repeats and {roles.count('identical')} attention "
-          f"checks\n{key}  keep this from whoever votes\n{page.resolve().as_uri()}  open or send this")  # fmt: skip
+    print(
+        f"{drawn} test records{f' (no more than that differ, of {args.n} wanted)' if drawn < args.n else ''}; "
+        f"{len(roles)} questions, of them {roles.count('repeat')} repeats and {roles.count('identical')} attention "
+        f"checks\n{key}  keep this from whoever votes\n{page.resolve().as_uri()}  open or send this"
+    )
 
 
 def build(args: argparse.Namespace) -> None:

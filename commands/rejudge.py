@@ -19,11 +19,12 @@ from typing import Any
 
 from anneal import files, params, privacy
 from anneal.checks import facts
+from anneal.errors import Refusal
 from anneal.files import Record
-from anneal.history.old import Old
+from anneal.history.revision import Old
 from anneal.judging import grading, rubric
 from anneal.judging.grading import BEST, WORST, Judge
-from anneal.params import Refusal
+from anneal.records import answered
 from anneal.stats import bradley_terry, intervals, judge_drift, missing, paired
 from anneal.stats.paired import scored
 from anneal.systems import MODELS, SYSTEMS
@@ -40,14 +41,7 @@ def declared(judge: Judge, recipe: str, rules: facts.Rules, types: dict[str, str
 def texts(read: Callable[[str], list[Record]]) -> Rows:
     """What is to be judged. Refusal where a record has no answer."""
     records = read("data/test.jsonl")
-    found = {"golden": {r["id"]: r["completion"][-1]["content"] for r in records}}
-    for system in MODELS:
-        rows = read(f"data/answers/{system}.jsonl")
-        if system == "aligned" and not rows:
-            continue
-        found[system] = {row["id"]: row["text"] for row in rows}
-        if absent := [r["id"] for r in records if r["id"] not in found[system]]:
-            raise Refusal(f"data/answers/{system}.jsonl: no answer to {absent[0]} ({len(absent)} in all)")
+    found = {system: texts for system in ("golden", *MODELS) if (texts := answered(system, records, read))}
     head = ("id", "item", "type", "facts")
     return {s: [{**{k: r[k] for k in head}, "text": found[s][r["id"]]} for r in records] for s in found}
 
@@ -130,10 +124,13 @@ def rejudge(names: Sequence[str]) -> Numbers:
         print(f"rejudge: {name}", file=sys.stderr)
         exps[name], every[f"tuned of {name}"] = experiment(name, today)
     return {
-        "judge_ids": today.ids(), "model": today.judge.model, "score_kind": today.judge.kind,
+        "judge_ids": today.ids(),
+        "model": today.judge.model,
+        "score_kind": today.judge.kind,
         "here": {system: column(rows) for system, rows in today.rows.items()},
-        "exps": exps, "strengths": standing(every, today.tie),
-    }  # fmt: skip
+        "exps": exps,
+        "strengths": standing(every, today.tie),
+    }
 
 
 def show(found: Numbers) -> None:
@@ -165,12 +162,12 @@ def main() -> int:
     )
     parser.add_argument("exps", nargs="+", metavar="exp", help="experiments of DVC or revisions of git")
     names = parser.parse_args().exps
-    load_dotenv(params.root() / ".env")
+    load_dotenv(files.root() / ".env")
     try:
         local_only = bool((params.load().get("privacy") or {}).get("local_only"))
         privacy.guard(local_only, Refusal)
         if local_only:
-            privacy.refuse_remote(params.root(), Refusal)
+            privacy.refuse_remote(files.root(), Refusal)
         found = rejudge(names)
         files.write_json(OUT, found)
     except Refusal as err:

@@ -18,10 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from anneal import files, html
+from anneal.errors import Refusal
 from anneal.history import revision
 from anneal.history.revision import Snapshot
 from anneal.html import Safe, el
-from anneal.params import Refusal
 from anneal.report import (
     alerts,
     answers,
@@ -38,6 +38,7 @@ from anneal.report import (
     preference_learning,
     scores,
     summary,
+    training,
 )
 from anneal.report.formatting import figure
 from anneal.report.summary import headings
@@ -57,13 +58,13 @@ SECTIONS: dict[str, Callable[[Snapshot, Snapshot], Safe]] = {
     "Filter": filtering.impact,
     "Split": data.split,
     "Tokens": data.tokens,
-    "Training": changes.training,
+    "Training": training.training,
     "Mask preview": mask_preview.section,
-    "Merge": changes.merge,
+    "Merge": training.merge,
     "Cost ledger": costs.section,
     "Judge health": judge_health.section,
     "People": human_votes.section,
-    "Provenance": changes.provenance,
+    "Provenance": training.provenance,
 }
 
 
@@ -72,8 +73,8 @@ def page(now: Snapshot, old: Snapshot) -> str:
     sections = {name: build(now, old) for name, build in SECTIONS.items()}
     kept = {name.lower().replace(" ", "-"): (name, body) for name, body in sections.items() if body}
     lines = [el("li", line, class_=kind) for kind, line in alerts.alerts(now, old)]
-    here = Path(html.__file__).parent
-    style, script, chinese = ((here / f"report.{end}").read_text("utf-8") for end in ("css", "js", "zh.json"))
+    assets = Path(html.__file__).parent / "report/assets"
+    style, script, chinese = ((assets / f"report.{end}").read_text("utf-8") for end in ("css", "js", "zh.json"))
     body = html.join(
         el("h1", f"anneal report, recipe {now.params.get('recipe', 'unknown')}"),
         *(el("p", line, class_="verdict") for line in headline.lines(now)),

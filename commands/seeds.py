@@ -16,9 +16,9 @@ import sys
 from typing import Any
 
 from anneal import files, params
-from anneal.history import dvc_lock, old, seed_noise
+from anneal.errors import Refusal
+from anneal.history import dvc_lock, revision, seed_noise
 from anneal.history.seed_noise import METRIC, Rows
-from anneal.params import Refusal
 
 CHANGED = 1  # exit code of a quiet `dvc status`; any other but 0 is an error
 
@@ -37,7 +37,7 @@ def extra(seed: int, lock: str) -> tuple[str, Rows]:
     """Revision and rows of the run with another training seed; it is run where no experiment holds it."""
     of = seed_noise.of(lock)
     name = f"seeds-{of[:8]}-{seed}"
-    if name in old.experiments():
+    if name in revision.experiments():
         print(f"seeds: {name} was run before", flush=True)
     else:
         print(f"seeds: {name} runs", flush=True)
@@ -54,9 +54,11 @@ def extra(seed: int, lock: str) -> tuple[str, Rows]:
             "align.method=none",
             *targets,
         ):
-            raise Refusal(f"{name}: did not finish, see above; files that are new have to be known to git (git add); "
-                          "run again to go on")  # fmt: skip
-    found = old.Old(name)
+            raise Refusal(
+                f"{name}: did not finish, see above; files that are new have to be known to git (git add); "
+                "run again to go on"
+            )
+    found = revision.Old(name)
     made = found.text(str(dvc_lock.LOCK))
     if seed_noise.of(made) != of or seed_noise.seed(dvc_lock.parse(made)) != seed:
         raise Refusal(f"{name}: made of other inputs than those here; `dvc exp remove {name}` and run again")

@@ -22,22 +22,32 @@ from pathlib import Path
 from typing import Literal
 
 from anneal import files, params
+from anneal.errors import Refusal
 from anneal.history import byte_diff, dvc_lock, seed_noise
 from anneal.history.dvc_lock import Entry
-from anneal.params import Refusal
 
 # Everything else in dvc.lock runs again: a new stage is no blind spot until somebody writes here why it has to be.
 KEPT = {
-    "base": "trains the base model", "generate": "asks the teacher", "clean": "asks the teacher",
-    "reject": "asks the teacher", "train": "trains", "reward": "trains", "rollout": "needs the weights",
-    "align": "trains", "merge": "needs the weights",
-    "answer": "needs the weights", "accept": "needs the weights",
-}  # fmt: skip
+    "base": "trains the base model",
+    "generate": "asks the teacher",
+    "clean": "asks the teacher",
+    "reject": "asks the teacher",
+    "train": "trains",
+    "reward": "trains",
+    "rollout": "needs the weights",
+    "align": "trains",
+    "merge": "needs the weights",
+    "answer": "needs the weights",
+    "accept": "needs the weights",
+}
 METRICS, HUMAN = Path("reports/metrics"), "reports/metrics/human.json"
 PEOPLE = Entry(
-    "human", "python -m stages.blind unblind", dict.fromkeys(("data/human", "reports/blind", "data/test.jsonl"), ""),
-    {}, {HUMAN: ""},
-)  # fmt: skip
+    "human",
+    "python -m commands.blind unblind",
+    dict.fromkeys(("data/human", "reports/blind", "data/test.jsonl"), ""),
+    {},
+    {HUMAN: ""},
+)
 BESIDE = ("data/answers", "data/judgements")  # what unblind reads of them depends on the sheet
 Result = Literal["equal", "as in dvc.lock", "no numbers", "unchecked", "STALE", "MISSING", "DIFFERS"]
 Line = tuple[Result, str, str]  # what was found, of which stage or file, and in words
@@ -58,7 +68,8 @@ def stale(entry: Entry) -> str:
 def again(entry: Entry, scratch: Path) -> str:
     """Run a stage in a folder that holds its deps and its stored replies; the last line it said if it failed."""
     here = Path.cwd()
-    for path in ("stages", "params.yaml", *(dep for dep in entry.deps if not dep.startswith("stages/"))):
+    data = (dep for dep in entry.deps if not dep.startswith(("stages/", "anneal/")))
+    for path in ("stages", "anneal", "commands", "params.yaml", *data):
         link = scratch / path
         if not link.exists():
             link.parent.mkdir(parents=True, exist_ok=True)

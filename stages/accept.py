@@ -28,9 +28,11 @@ from anneal.checks import density, facts, text_checks
 from anneal.dataset import chat_template
 from anneal.decoding import constrained, escalation, generate
 from anneal.decoding.escalation import Candidate, Rung
+from anneal.errors import Refusal
 from anneal.files import Record
 from anneal.models import loading, reward_model
-from anneal.params import Count, Refusal, Section, run
+from anneal.params import Count, Section
+from anneal.stage import run
 
 FIRST = ("data/answers/aligned.jsonl", "data/answers/tuned.jsonl")  # models/merged wrote the first that is not empty
 MERGED = Path("models/merged")

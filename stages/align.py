@@ -17,17 +17,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from anneal import files
+from anneal import files, fingerprint
 from anneal.checks.facts import Rules
 from anneal.dataset import chat_template
 from anneal.dataset.encoding import positions
-from anneal.files import Record
+from anneal.errors import Refusal
+from anneal.files import Record, root, work
 from anneal.models import loading, weights
 from anneal.models.weights import ADAPTER, BASE
-from anneal.params import Count, Refusal, Section, root, run, work
+from anneal.params import Count, Section
 from anneal.preference import pair_flaws
 from anneal.preference.rule_rewards import Rewards
-from anneal.training import dpo, grpo, launch, loop, preference_eval
+from anneal.stage import run
+from anneal.training import dpo, grpo, launch, loop, preference_eval, preference_pairs
 from anneal.training.dpo import Dpo
 from anneal.training.grpo import Grpo
 
@@ -86,8 +88,10 @@ def refuse(align: Align) -> None:
         if numbers["refusals"]:
             raise Refusal(f"{ROLLOUT}: {'; '.join(numbers['refusals'])}; mend the rewards, or set align.method: none")
         if numbers["temperature"] != (wanted := align.grpo.temperature):
-            raise Refusal(f"{ROLLOUT}: audited at temperature {numbers['temperature']:g}, align.grpo.temperature is "
-                          f"{wanted:g}; give both the same")  # fmt: skip
+            raise Refusal(
+                f"{ROLLOUT}: audited at temperature {numbers['temperature']:g}, align.grpo.temperature is "
+                f"{wanted:g}; give both the same"
+            )
     if align.quantize == "nf4" and not loading.device().startswith("cuda"):
         raise Refusal(
             f"params.yaml: align.quantize: nf4 needs a CUDA card, this device is {loading.device()}; set none"
@@ -96,14 +100,23 @@ def refuse(align: Align) -> None:
 
 def by_pairs(task: Task) -> tuple[Any, Record, dict[str, str]]:
     """DPO; held-out accuracy is that of the test pairs, before and after."""
-    parts = {part: dpo.encode(f"data/{part}_pairs.jsonl", task.tokenizer, positions(BASE)) for part in pair_flaws.PARTS}
+    parts = {
+        part: preference_pairs.encode(f"data/{part}_pairs.jsonl", task.tokenizer, positions(BASE))
+        for part in pair_flaws.PARTS
+    }
     learnt, held, test = parts.values()
     policy = task.learner(max(pairs.longest() for pairs in (learnt, held)))
     before = preference_eval.score(policy.eval(), test)
     trainer = dpo.trainer(
-        task.align.dpo, task.seed, learnt, held, task.shared(), model=policy, processing_class=task.tokenizer,
+        task.align.dpo,
+        task.seed,
+        learnt,
+        held,
+        task.shared(),
+        model=policy,
+        processing_class=task.tokenizer,
         callbacks=[loop.watch(bool(held.rows), "align.dpo")],
-    )  # fmt: skip
+    )
     dpo.prove(trainer, learnt, chat_template.stop_ids(task.tokenizer))
     task.fit(trainer)
     # Without the autocast of training: in another number type the very same weights give other likelihoods.
@@ -125,10 +138,17 @@ def by_rewards(task: Task) -> tuple[Any, Record, dict[str, str]]:
     grpo.check(settings, len(records), task.processes, longest, positions(BASE))
     score = grpo.scorer(task.rewards, task.rules)
     trainer = grpo.trainer(
-        settings, task.seed, records, score, task.shared(), model=task.learner(longest + settings.max_new_tokens),
-        tokenizer=task.tokenizer, processes=task.processes, cut_learns="stop" in task.rewards.used,
+        settings,
+        task.seed,
+        records,
+        score,
+        task.shared(),
+        model=task.learner(longest + settings.max_new_tokens),
+        tokenizer=task.tokenizer,
+        processes=task.processes,
+        cut_learns="stop" in task.rewards.used,
         callbacks=[loop.watch(False, "align.grpo")],
-    )  # fmt: skip
+    )
     task.fit(trainer)
     history = trainer.state.log_history
     grpo.learnt(history)
@@ -137,8 +157,10 @@ def by_rewards(task: Task) -> tuple[Any, Record, dict[str, str]]:
 
 
 METHODS: dict[str, Callable[[Task], tuple[Any, Record, dict[str, str]]] | None] = {
-    "none": None, "dpo": by_pairs, "grpo": by_rewards,
-}  # fmt: skip
+    "none": None,
+    "dpo": by_pairs,
+    "grpo": by_rewards,
+}
 
 
 def keep(folder: Path, align: Align, trainer: Any, tokenizer: Any) -> None:
@@ -157,8 +179,8 @@ def checkpoints(values: list[Any], rules: Rules) -> Path:
     """The folder of this run's checkpoints: other data, settings or code have another."""
     inputs = [BASE, ADAPTER, Path("models/density"), Path("models/reward"), Path(rules.folder)]
     inputs += [Path(f"data/{name}.jsonl") for name in ("train", *(f"{part}_pairs" for part in pair_flaws.PARTS))]
-    code = [Path(__file__), *sorted(Path(str(files.__file__)).parent.glob("*.py"))]
-    return work("align") / loop.fingerprint([*inputs, *code], [*values, rules.model_dump(), launch.inside(), root()])
+    settings = [*values, rules.model_dump(), launch.inside(), root()]
+    return work("align") / fingerprint.of([*inputs, *fingerprint.code(__file__)], settings)
 
 
 def main(align: Align, processes: Count, rewards: Rewards, rules: Rules, seed: int, threads: int) -> None:

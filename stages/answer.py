@@ -21,14 +21,16 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from anneal import files, params
+from anneal import files, fingerprint
 from anneal.dataset import chat_template
 from anneal.decoding import batches, generate, search, served
 from anneal.decoding.presets import Preset, merged
+from anneal.errors import Refusal
 from anneal.files import Record
 from anneal.models import loading, weights
 from anneal.models.weights import System
-from anneal.params import Count, Refusal, Section, run
+from anneal.params import Count, Section
+from anneal.stage import run
 
 TEST = Path("data/test.jsonl")
 
@@ -85,22 +87,11 @@ def tokenise(tokenizer: Any, records: list[Record], new: int, window: int | None
 Write = Callable[[list[Row], generate.Decode, list[int]], list[generate.Continuation]]
 
 
-def digest(paths: Iterable[Path]) -> str:
-    """Names and bytes of files, of folders all that is in them."""
-    total = hashlib.sha256()
-    for path in paths:
-        for file in sorted(file for file in (path, *path.rglob("*")) if file.is_file()):
-            with file.open("rb") as handle:
-                total.update(file.name.encode() + hashlib.file_digest(handle, "sha256").digest())
-    return total.hexdigest()[:16]
-
-
-def fingerprint(folders: Iterable[Path], answer: Answer, seed: int, threads: int) -> str:
+def unfinished(folders: Iterable[Path], answer: Answer, seed: int, threads: int) -> str:
     """Everything that finished batches hang on: weights, questions, settings, code, and the kind of arithmetic."""
     settings = [answer.model_dump(), seed, threads, loading.device(), str(loading.dtype(answer.dtype))]
-    code = sorted(Path(str(generate.__file__)).parent.glob("*.py"))
-    files = digest([*folders, TEST, *code, Path(__file__)])
-    return hashlib.sha256(json.dumps([settings, files], sort_keys=True).encode()).hexdigest()[:16]
+    inputs = fingerprint.digest([*folders, TEST, *fingerprint.code(__file__)])
+    return hashlib.sha256(json.dumps([settings, inputs], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def writer(system: System, answer: Answer, loaded: Any, tokenizer: Any) -> Write:
@@ -112,7 +103,7 @@ def writer(system: System, answer: Answer, loaded: Any, tokenizer: Any) -> Write
         )
         return lambda rows, now, seeds: engine(loaded, tokenizer, [row.prompt for row in rows], now, stops, seeds)
     settings = {"decode": answer.decode} | {f"presets.{name}": preset for name, preset in answer.presets.items()}
-    asked = served.writer(system, getattr(answer.model, system), digest(weights.files(system)), settings)
+    asked = served.writer(system, getattr(answer.model, system), fingerprint.digest(weights.files(system)), settings)
     return lambda rows, *rest: asked([row.record for row in rows], *rest)
 
 
@@ -167,7 +158,7 @@ def main(system: System, /, answer: Answer, seed: int, threads: int) -> None:
     new = max(settings.max_new_tokens for settings in (answer.decode, *answer.presets.values()))
     rows = tokenise(tokenizer, records, new, window)
     write = writer(system, answer, loaded, tokenizer)
-    folder = params.work("answer") / f"{system}-{fingerprint(weights.files(system), answer, seed, threads)}"
+    folder = files.work("answer") / f"{system}-{unfinished(weights.files(system), answer, seed, threads)}"
     make = partial(scored, write=write, settings=answer.decode, seed=seed, loaded=loaded)
     made, others = gather(rows, answer.batch_size, folder / "main", make), beside(rows, write, answer, seed, folder)
     files.write(f"data/answers/{system}.jsonl", made)

@@ -15,9 +15,10 @@ from pydantic import Field
 
 from anneal import files
 from anneal.files import Record
-from anneal.params import Count, Fraction, Section, run
+from anneal.params import Count, Fraction, Section
 from anneal.preference import pair_flaws, shortcuts
 from anneal.preference.pair_flaws import ALL, PARTS, Pair
+from anneal.stage import run
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,13 +38,16 @@ class Audit(Section):
 def column(pairs: Sequence[Pair], everything: Sequence[Pair], audit: Audit, seed: int) -> Record:
     """All figures of one strategy, or of all of them; `share` is of all pairs."""
     return {
-        "n": len(pairs), "items": len({p.item for p in pairs}), "share": len(pairs) / max(1, len(everything)),
+        "n": len(pairs),
+        "items": len({p.item for p in pairs}),
+        "share": len(pairs) / max(1, len(everything)),
         "parts": {part: sum(p.part == part for p in pairs) for part in PARTS},
         "length": shortcuts.length(pairs),
         "ngrams": shortcuts.ngrams(pairs, audit.ngram, audit.folds, audit.top, seed),
-        "identical": pair_flaws.identical(pairs), "duplicates": pair_flaws.duplicates(pairs),
+        "identical": pair_flaws.identical(pairs),
+        "duplicates": pair_flaws.duplicates(pairs),
         "leaks": pair_flaws.leaks(pairs, everything),
-    }  # fmt: skip
+    }
 
 
 def measure(pairs: Sequence[Pair], audit: Audit, seed: int) -> Record:
@@ -92,11 +96,16 @@ def table(numbers: Record) -> Table:
         length, ngrams = row["length"], row["ngrams"]
         long, solved = ("red" if (name, flag) in red else "" for flag in ("length", "shortcut"))
         made.add_row(
-            Text(name), str(row["n"]), f"{row['share']:.1%}", "/".join(str(row["parts"][part]) for part in PARTS),
-            Text(f"{length['longer']}/{length['shorter']}", long), _span(length, "mean", "+.0f"),
-            Text(_show(length["auc"]), long), Text(_span(ngrams, "auc", ".3f"), solved),
+            Text(name),
+            str(row["n"]),
+            f"{row['share']:.1%}",
+            "/".join(str(row["parts"][part]) for part in PARTS),
+            Text(f"{length['longer']}/{length['shorter']}", long),
+            _span(length, "mean", "+.0f"),
+            Text(_show(length["auc"]), long),
+            Text(_span(ngrams, "auc", ".3f"), solved),
             _span(ngrams["equal"], "auc", ".3f"),
-        )  # fmt: skip
+        )
     return made
 
 

@@ -17,11 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from anneal import files
+from anneal import files, fingerprint
+from anneal.errors import Refusal
+from anneal.files import work
 from anneal.models import loading as models
 from anneal.models.loading import Model
-from anneal.params import Refusal, run, work
 from anneal.prompts import Prompt
+from anneal.stage import run
 from anneal.tiny import architecture, pretrain, probes
 from anneal.tiny.architecture import Base
 from anneal.tiny.documents import VERSION, Source
@@ -68,12 +70,13 @@ def shipped(build: str) -> Path | None:
     return None
 
 
-def fingerprint(build: str) -> str:
+def unfinished(build: str) -> str:
     """What a half-trained state belongs to: another recipe, code or torch starts from the beginning."""
     import torch
 
-    code = [Path(str(sys.modules[c.__module__].__file__)) for c in (Corpus, Grammar, Base, pretrain.train)]
-    return hashlib.sha256(f"{build} {digest(code)} {torch.__version__}".encode()).hexdigest()[:16]
+    return hashlib.sha256(
+        f"{build} {fingerprint.digest(fingerprint.code(__file__))} {torch.__version__}".encode()
+    ).hexdigest()[:16]
 
 
 def progress(steps: int) -> Any:
@@ -92,11 +95,15 @@ def progress(steps: int) -> Any:
 def card(base: Base, model: Any, tokens: Any, corpus: Source, scores: dict[str, float]) -> str:
     """The model card: the corpus folder's text with the figures filled in."""
     return Prompt(Path(base.corpus) / "card.md").render(
-        parameters=f"{sum(p.numel() for p in model.parameters()):,}", vocabulary=f"{len(tokens):,}",
-        steps=f"{base.steps:,}", batch_size=str(base.batch_size), seed=str(base.seed), questions=str(QUESTIONS),
+        parameters=f"{sum(p.numel() for p in model.parameters()):,}",
+        vocabulary=f"{len(tokens):,}",
+        steps=f"{base.steps:,}",
+        batch_size=str(base.batch_size),
+        seed=str(base.seed),
+        questions=str(QUESTIONS),
         held_out=str(len(corpus.held_out)),
         probes="\n".join(f"| {name} | {share:.2f} |" for name, share in scores.items()),
-    )  # fmt: skip
+    )
 
 
 def note(folder: Path, name: str, revision: str, **more: str) -> None:
@@ -112,7 +119,7 @@ def build(base: Base, corpus: Source, folder: Path) -> dict[str, float]:
     made = recipe(base, corpus)
     tokens = architecture.tokenizer(corpus.words, corpus.characters, base.vocab_size, base.positions)
     model = architecture.build(base, tokens)
-    pretrain.train(model, tokens, corpus, base, work("base") / f"{fingerprint(made)}.pt", progress(base.steps))
+    pretrain.train(model, tokens, corpus, base, work("base") / f"{unfinished(made)}.pt", progress(base.steps))
     model.to(torch.bfloat16).save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)  # the hub's writer keeps it to its owner
     tokens.save_pretrained(folder)

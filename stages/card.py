@@ -17,11 +17,13 @@ from pydantic import Field
 
 from anneal import files
 from anneal.checks import facts
+from anneal.errors import Refusal
 from anneal.files import Record
 from anneal.judging import controls, detection, grading, injected_defects, rubric
 from anneal.judging.grading import Judge
 from anneal.llm import client
-from anneal.params import Refusal, Section, run
+from anneal.params import Section
+from anneal.stage import run
 
 Numbers = dict[str, Any]
 
@@ -39,8 +41,10 @@ def texts(
     """
     order, byid = grading.drawn([r["id"] for r in test], "card"), {r["id"]: r for r in test}
     worse = {r["id"]: r for r in rejected if r["id"] in byid}
-    made = {kind: {i: injected_defects.Planted(r["text"], r["changes"]) for i, r in worse.items() if r["kind"] == kind}
-            for kind in detection.OWN} | injected_defects.plant(test, world, seed)  # fmt: skip
+    made = {
+        kind: {i: injected_defects.Planted(r["text"], r["changes"]) for i, r in worse.items() if r["kind"] == kind}
+        for kind in detection.OWN
+    } | injected_defects.plant(test, world, seed)
     rows, left_out = [], {}
     for name, found in made.items():
         for i in [i for i in order if i in found][:items]:
@@ -58,9 +62,15 @@ def texts(
 
 # Who made what: names that share no word, and words that are no name.
 FAMILIES = {
-    "llama": "llama", "qwen|qwq|qvq": "qwen", "glm": "glm", "gpt|^o[1-9]": "gpt", "deepseek": "deepseek",
-    "claude": "claude", "gemini|gemma": "gemini", "mi[sx]tral|ministral": "mistral",
-}  # fmt: skip
+    "llama": "llama",
+    "qwen|qwq|qvq": "qwen",
+    "glm": "glm",
+    "gpt|^o[1-9]": "gpt",
+    "deepseek": "deepseek",
+    "claude": "claude",
+    "gemini|gemma": "gemini",
+    "mi[sx]tral|ministral": "mistral",
+}
 
 
 def family(name: str) -> str:
@@ -81,9 +91,15 @@ def related(judge: str, others: Mapping[str, str]) -> list[str]:
 
 
 def main(
-    card: Card, judge: Judge, model: dict[str, str | None], recipe: str, rules: facts.Rules, seed: int,
-    teacher: client.Chat, types: dict[str, str],
-) -> None:  # fmt: skip
+    card: Card,
+    judge: Judge,
+    model: dict[str, str | None],
+    recipe: str,
+    rules: facts.Rules,
+    seed: int,
+    teacher: client.Chat,
+    types: dict[str, str],
+) -> None:
     test = files.read("data/test.jsonl", "id", "item", "type", "facts", "completion")
     golden = files.read("data/judgements/golden.jsonl", "id", "outcome", "judge_id")
     rejected = files.read("data/rejected.jsonl", "id", "kind", "text")
@@ -103,10 +119,12 @@ def main(
         raise Refusal("data/judgements/golden.jsonl: scores of another judge; run `dvc repro card`")
     numbers = detection.summary(rows, golden if rows else [], test) | {
         "judge_ids": {rubrics[kind].path.stem: name for kind, name in ids.items()},
-        "model": judge.model, "score_kind": judge.kind, "left_out": found["left_out"],
+        "model": judge.model,
+        "score_kind": judge.kind,
+        "left_out": found["left_out"],
         "family": related(judge.model, {"teacher": teacher.model, "base": model["name"] or ""}),
         "reason": "" if rows else "no card: card.items is 0",
-    }  # fmt: skip
+    }
     files.write("data/card.jsonl", rows)
     files.write_json("reports/metrics/card.json", numbers)
     print(detection.table(numbers) if rows else numbers["reason"])

@@ -18,7 +18,8 @@ from anneal import files, prompts
 from anneal.files import Record
 from anneal.llm import client
 from anneal.offline import phrase_teacher
-from anneal.params import Count, Section, run
+from anneal.params import Count, Section
+from anneal.stage import run
 
 Answers = list[client.Answer]
 Ask = Callable[[list[tuple[Record, str]], int], Answers]  # records with what they lack, and the number of the attempt
@@ -89,8 +90,11 @@ def whitespace(text: str, _words: Words) -> str:
 
 
 RULES: dict[str, Callable[[str, Words], str]] = {
-    "fences": fences, "meta": meta, "labels": labels, "whitespace": whitespace,
-}  # fmt: skip
+    "fences": fences,
+    "meta": meta,
+    "labels": labels,
+    "whitespace": whitespace,
+}
 
 
 def tidy(text: str, clean: Clean) -> tuple[str, list[str]]:

@@ -16,18 +16,22 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from anneal import files
+from anneal.errors import Refusal
 from anneal.evaluation import alignment_effect, scoreboard
 from anneal.files import Record
-from anneal.params import Refusal, Section, run
+from anneal.params import Section
+from anneal.stage import run
 from anneal.stats import intervals, missing, paired, pairwise_summary, repeats
 from anneal.systems import SYSTEMS
 
 WORST, BEST = 1.0, 5.0
 # What is compared with what, by the key of the table.
 GAPS = {
-    "difference": ("tuned", "base"), "to_golden": ("tuned", "golden"), "aligned_difference": ("aligned", "tuned"),
+    "difference": ("tuned", "base"),
+    "to_golden": ("tuned", "golden"),
+    "aligned_difference": ("aligned", "tuned"),
     "aligned_to_golden": ("aligned", "golden"),
-}  # fmt: skip
+}
 Numbers = dict[str, Any]
 
 
@@ -82,10 +86,12 @@ def column(rows: list[Record], shares: list[str]) -> Numbers:
     }
     total = sum(row["score"] for row in scored)
     return {
-        "n": len(rows), "n_scored": len(scored), **{name: estimate.mean for name, estimate in found.items()},
+        "n": len(rows),
+        "n_scored": len(scored),
+        **{name: estimate.mean for name, estimate in found.items()},
         "intervals": {name: [estimate.low, estimate.high] for name, estimate in found.items()},
         "bounds": [(total + gone * end) / len(rows) for end in (WORST, BEST)],
-    }  # fmt: skip
+    }
 
 
 def best(scores: Iterable[dict[str, float | None]], systems: Sequence[str], tie: float) -> dict[str, int]:
@@ -139,13 +145,17 @@ def summary(joined: dict[str, list[Record]], compare: Compare, seed: int) -> Num
     first = {s: (sum(row["outcome"] != "ok" or bool(row["refused"]) for row in r), len(r)) for s, r in joined.items()}
     gone, early = missing.differential(failed), missing.differential(first)
     return {
-        "overall": {system: whole.pop(system) for system in joined}, **whole, "by_type": by_type,
+        "overall": {system: whole.pop(system) for system in joined},
+        **whole,
+        "by_type": by_type,
         "dims": paired.differences(joined["tuned"], joined["base"], seed, compare.margin),
         "missing": {
-            "failed": failed, **gone, "sentence": missing.sentence(failed, gone),
+            "failed": failed,
+            **gone,
+            "sentence": missing.sentence(failed, gone),
             "first": {"failed": first, **early, "sentence": missing.sentence(first, early)},
         },
-    }  # fmt: skip
+    }
 
 
 def main(compare: Compare, seed: int) -> None:

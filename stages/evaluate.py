@@ -14,11 +14,14 @@ from collections.abc import Callable
 from anneal import files
 from anneal.checks import density, density_fit, facts, text_checks
 from anneal.checks.text_checks import Filter, World
-from anneal.evaluation import kinds, metrics
+from anneal.errors import Refusal
+from anneal.evaluation import metrics
 from anneal.evaluation.metrics import Bench, Numbers, Rows, share
 from anneal.files import Record
 from anneal.judging import controls
-from anneal.params import Count, Fraction, Refusal, Section, run
+from anneal.params import Count, Fraction, Section
+from anneal.records import golden
+from anneal.stage import run
 from anneal.systems import MODELS, present
 
 
@@ -61,7 +64,7 @@ def gather(
     test: list[Record], answers: Rows, section: Evaluate, world: World, fit: density_fit.Fit | None, seed: int
 ) -> Rows:
     """Every text checked, in the order of the test records: golden, the answers, the controls."""
-    texts = {"golden": {record["id"]: controls.golden(record) for record in test}}
+    texts = {"golden": {record["id"]: golden(record) for record in test}}
     for name, rows in answers.items():
         texts[name] = {row["id"]: row["text"] for row in rows}
         if texts[name].keys() != texts["golden"].keys() or len(rows) != len(test):
@@ -80,9 +83,7 @@ def held_out(records: list[Record], section: Evaluate, likely: density.Density, 
     confirmed."""
     if "in_distribution" not in section.checks:
         return None
-    return density_fit.fit(
-        [{"id": r["id"], "type": r["type"], "text": controls.golden(r)} for r in records], likely, seed
-    )
+    return density_fit.fit([{"id": r["id"], "type": r["type"], "text": golden(r)} for r in records], likely, seed)
 
 
 def sampled(
@@ -102,10 +103,18 @@ def sampled(
 
 
 METRICS: dict[str, Callable[[str, Bench], Numbers]] = {
-    "rules": metrics.rules, "stops": metrics.stops, "likelihood": metrics.likelihood, "overlap": metrics.overlap,
-    "variety": metrics.variety, "copies": metrics.copies, "length": metrics.length, "layouts": kinds.layouts,
-    "verses": kinds.verses, "styles": kinds.styles, "decoding": kinds.decoding,
-}  # fmt: skip
+    "rules": metrics.rules,
+    "stops": metrics.stops,
+    "likelihood": metrics.likelihood,
+    "overlap": metrics.overlap,
+    "variety": metrics.variety,
+    "copies": metrics.copies,
+    "length": metrics.length,
+    "layouts": metrics.layouts,
+    "verses": metrics.verses,
+    "styles": metrics.styles,
+    "decoding": metrics.decoding,
+}
 
 
 def refuse(section: Evaluate) -> None:
@@ -122,7 +131,7 @@ def main(evaluate: Evaluate, filter: Filter, rules: facts.Rules, seed: int) -> N
     test = files.read("data/test.jsonl", "id", "item", "type", "facts", "completion")
     validation = files.read("data/validation.jsonl", "id", "item", "type", "facts", "completion")
     learnt = files.read("data/train.jsonl", "completion", "facts")
-    train = [controls.golden(record) for record in learnt]
+    train = [golden(record) for record in learnt]
     answers = {name: files.read(f"data/answers/{name}.jsonl", "id", "finish") for name in MODELS}
     answers = {name: rows for name, rows in answers.items() if rows or name != "aligned"}
     fit = held_out([*validation, *test], evaluate, filter.density, seed)
@@ -146,7 +155,7 @@ def main(evaluate: Evaluate, filter: Filter, rules: facts.Rules, seed: int) -> N
     samples = files.read("data/samples.jsonl")
     files.write("data/checks.jsonl", [row for name in systems for row in found[name]])
     files.write_json(
-        "reports/metrics/evaluate.json", {**head, "accepted": kinds.contract(laid("data/accepted.jsonl")), **numbers}
+        "reports/metrics/evaluate.json", {**head, "accepted": metrics.contract(laid("data/accepted.jsonl")), **numbers}
     )
     files.write_text("reports/plots/samples.tsv", sampled(samples, validation, evaluate, world, fit))
 

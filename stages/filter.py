@@ -16,8 +16,9 @@ from typing import Any
 from anneal import files, similarity
 from anneal.checks import density, density_fit, facts, impact, text_checks
 from anneal.checks.text_checks import Filter
+from anneal.errors import Refusal
 from anneal.files import Record
-from anneal.params import Refusal, run
+from anneal.stage import run
 
 FIELDS = ("id", "item", "type", "facts", "text")
 KEPT = (*FIELDS, "rejected")  # the source's own worse text, where it has one
@@ -142,11 +143,14 @@ def main(filter: Filter, rules: facts.Rules, seed: int) -> None:  # noqa: A002
     kept, unlikely, fit = likely(left, filter.density, seed)
     counts = Counter(r["rule"] for r in unsound + unlikely)
     metrics = {
-        "n": len(records), "kept": len(kept), "retention": len(kept) / len(records),
+        "n": len(records),
+        "kept": len(kept),
+        "retention": len(kept) / len(records),
         "dropped": {rule: counts[rule] for rule in (*filter.rules, "density")},
-        "types": impact.by_type(records, kept), "features": impact.by_feature(records, kept, filter.density),
+        "types": impact.by_type(records, kept),
+        "features": impact.by_feature(records, kept, filter.density),
         "density": impact.likelihood(fit, left, kept, unlikely),
-    }  # fmt: skip
+    }
     model = fit.model.model_dump_json(indent=1) + "\n"
     files.write("data/filtered.jsonl", kept)
     files.write("data/dropped.jsonl", unsound + unlikely)

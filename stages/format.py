@@ -16,12 +16,14 @@ from typing import Any, Literal
 
 from anneal import files
 from anneal.dataset import chat_template, token_budget
+from anneal.dataset.chat_template import Unmaskable
 from anneal.dataset.encoding import positions
 from anneal.dataset.instructions import Task, Writer, balanced
-from anneal.dataset.template import Unmaskable
-from anneal.files import Record
+from anneal.errors import Refusal
+from anneal.files import Record, work
 from anneal.models import loading
-from anneal.params import Count, Refusal, Section, run, work
+from anneal.params import Count, Section
+from anneal.stage import run
 
 
 class Format(Section):

@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from anneal import files, prompts
+from anneal.errors import Refusal
 from anneal.files import Record
 from anneal.llm import client
 from anneal.offline import phrase_teacher, style_teacher
-from anneal.params import Count, Refusal, Section, run
-from anneal.sources import columns, essays, personal, tables
-from anneal.sources.columns import Fields
+from anneal.params import Count, Section
+from anneal.sources import essays, pii, tables
 from anneal.sources.essays import Markdown
+from anneal.sources.tables import Fields
+from anneal.stage import run
 
 
 class Generate(Section):
@@ -83,7 +85,7 @@ def from_teacher(material: Material) -> Made:
     calls: list[client.Call] = []
     items = read_items(material.generate.items, material.generate.required)
     # A teacher must not see what the records may not hold.
-    sheets, found = personal.records([{"facts": item} for item in items], material.generate.pii)
+    sheets, found = pii.records([{"facts": item} for item in items], material.generate.pii)
     for item in (sheet["facts"] for sheet in sheets):
         for kind, prompt in asked.items():
             row = record_of(item, kind, 0, "")
@@ -110,13 +112,13 @@ def from_records(material: Material) -> Made:
     for row in rows:
         for column in generate.required:
             row.need(column, "generate.required")
-        kind, text = columns.kind(row, fields.type, types), row.need(fields.text, "generate.fields.text")
-        told = {"text": columns.words(text)}
+        kind, text = tables.kind(row, fields.type, types), row.need(fields.text, "generate.fields.text")
+        told = {"text": tables.words(text)}
         if fields.rejected:
-            told["rejected"] = columns.words(row.need(fields.rejected, "generate.fields.rejected"))
-        if (asked := columns.asked(row, fields.turns) if fields.turns else {}) is None:
+            told["rejected"] = tables.words(row.need(fields.rejected, "generate.fields.rejected"))
+        if (asked := tables.asked(row, fields.turns) if fields.turns else {}) is None:
             continue  # without its history a question is another one, and a prompt has no place for it
-        name = columns.name(row, fields.id, places)
+        name = tables.name(row, fields.id, places)
         known = blank | {column: value for column, value in row.values.items() if value is not None}
         facts = {column: value for column, value in known.items() if column not in taken} | asked
         # Rows that are the same to the last character are samples of one item, so that a split never parts them; nor
@@ -127,7 +129,7 @@ def from_records(material: Material) -> Made:
         seen[name] += 1
     if not made:
         raise Refusal(f"{generate.items}: {fields.turns}: every question has earlier turns; bring one that has none")
-    kept, found = personal.records(made, generate.pii)
+    kept, found = pii.records(made, generate.pii)
     dropped = {"history": len(rows) - len(made), "pii": len(made) - len(kept)}
     return kept, [], {"pii": found} | ({"rows": len(rows), "dropped": dropped} if fields.turns else {})
 

@@ -14,11 +14,13 @@ from typing import Any, Literal
 
 from anneal import files
 from anneal.checks import facts
+from anneal.errors import Refusal
 from anneal.files import Record
 from anneal.judging import controls, grading, rubric
 from anneal.judging.grading import BEST, WORST, Judge
 from anneal.judging.rubric import Rubric
-from anneal.params import Refusal, run
+from anneal.records import answered
+from anneal.stage import run
 
 
 def paired(records: list[Record], texts: dict[str, str]) -> list[Record]:
@@ -109,7 +111,7 @@ def main(
     elif system == "samples":
         rows = sampled(records, judge.samples, ask)
     else:
-        given = paired(records, grading.answered(system, records))
+        given = paired(records, answered(system, records))
         rows = grading.repeated(given, ask, judge.repeats)
     failed = sum(row["outcome"] != "ok" for row in rows)
     if failed > judge.max_failed * len(rows) and system not in ("controls", "samples"):

@@ -17,9 +17,11 @@ from pydantic import Field
 
 from anneal import files
 from anneal.dataset import chat_template
+from anneal.errors import Refusal
 from anneal.models import loading, lora_merge
 from anneal.models.weights import ALIGNED, BASE, MARK, attached
-from anneal.params import Count, Refusal, Section, run
+from anneal.params import Count, Section
+from anneal.stage import run
 
 if TYPE_CHECKING:
     import torch

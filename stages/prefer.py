@@ -17,14 +17,17 @@ from pydantic import AfterValidator, Field
 
 from anneal import files
 from anneal.checks import facts
+from anneal.errors import Refusal
 from anneal.files import Record
 from anneal.judging import controls, grading, pairwise, rubric
 from anneal.judging.grading import Judge
 from anneal.judging.pairwise import Pairs
 from anneal.llm import client, offline_server, replay
-from anneal.offline import stub_judges
-from anneal.params import Refusal, Section, run
+from anneal.offline import pair_judge, stub_judges
+from anneal.params import Section
 from anneal.prompts import Prompt
+from anneal.records import answered
+from anneal.stage import run
 from anneal.systems import SYSTEMS
 
 CONTROLS = ("golden:again", "golden:truncated")  # pairs of known outcome
@@ -49,7 +52,7 @@ class Prefer(Section):
 
 def texts(records: Sequence[Record]) -> dict[str, dict[str, str]]:
     """What every system says to every record, and what the controls show; Refusal where an answer is missing."""
-    found = {system: given for system in SYSTEMS if (given := grading.answered(system, records))}
+    found = {system: given for system in SYSTEMS if (given := answered(system, records))}
     return {**found, "again": found["golden"], "truncated": controls.truncated(records)}
 
 
@@ -86,7 +89,7 @@ def plan(records: Sequence[Record], given: Texts, prefer: Prefer, judge: Judge, 
 
 
 def responder(judge: Judge) -> offline_server.Respond:
-    return stub_judges.JUDGES.get(judge.model, pairwise.respond)
+    return stub_judges.JUDGES.get(judge.model, pair_judge.respond)
 
 
 def named_by(judge: Judge, sheets: Mapping[str, Pairs], types: dict[str, str], known: grading.Known) -> dict[str, str]:
@@ -99,9 +102,14 @@ def named_by(judge: Judge, sheets: Mapping[str, Pairs], types: dict[str, str], k
 
 
 def ask(
-    rows: Sequence[Record], records: Sequence[Record], given: Texts, sheets: Mapping[str, Pairs],
-    types: dict[str, str], known: grading.Known, judge: Judge,
-) -> list[Record]:  # fmt: skip
+    rows: Sequence[Record],
+    records: Sequence[Record],
+    given: Texts,
+    sheets: Mapping[str, Pairs],
+    types: dict[str, str],
+    known: grading.Known,
+    judge: Judge,
+) -> list[Record]:
     """Every question with its verdict, outcome, judge_id, and the words of the judge."""
     shown = {r["id"]: sheets[r["type"]].shown(r["type"], types[r["type"]], r["facts"], known) for r in records}
     names = named_by(judge, sheets, types, known)
@@ -143,14 +151,17 @@ def main(judge: Judge, prefer: Prefer, recipe: str, rules: facts.Rules, seed: in
     # Equal texts in both orders are one request, and one price.
     paid = {row["request"]: row["tokens"] for row in rows}.values()
     files.write("data/preferences.jsonl", rows)
-    files.write_json("reports/metrics/prefer.json", {
-        "n": len(rows),
-        "outcomes": dict(Counter(row["outcome"] for row in rows)),
-        "judge_ids": {sheets[kind].rubric.path.stem: name for kind, name in names.items()},
-        "model": judge.model,
-        "score_kind": judge.kind,
-        "tokens": {name: sum(each[i] for each in paid) for i, name in enumerate(("in", "out"))},
-    })  # fmt: skip
+    files.write_json(
+        "reports/metrics/prefer.json",
+        {
+            "n": len(rows),
+            "outcomes": dict(Counter(row["outcome"] for row in rows)),
+            "judge_ids": {sheets[kind].rubric.path.stem: name for kind, name in names.items()},
+            "model": judge.model,
+            "score_kind": judge.kind,
+            "tokens": {name: sum(each[i] for each in paid) for i, name in enumerate(("in", "out"))},
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -19,10 +19,12 @@ from pydantic import model_validator
 from anneal import files, prompts
 from anneal.checks import facts
 from anneal.checks.facts import Vocabulary
+from anneal.errors import Refusal
 from anneal.files import Record
 from anneal.llm import client
 from anneal.offline import phrase_teacher
-from anneal.params import Refusal, Section, Share, run
+from anneal.params import Section, Share
+from anneal.stage import run
 
 Change = tuple[str, str, str]  # slot, the sheet's word, the false one
 # Records with the kind of their worse answer; gives a row for each, None for one that failed.
@@ -95,8 +97,10 @@ def falsify(record: Record, rules: facts.Rules, known: Vocabulary, seed: int) ->
         if false:
             changes.append((slot, word, dice.choice(false)))
     if not changes:
-        raise Refusal(f"{record['id']}: its text names no fact of {', '.join(slots) or 'rules.foreign'} that could be "
-                      "replaced; set reject.fake to 0")  # fmt: skip
+        raise Refusal(
+            f"{record['id']}: its text names no fact of {', '.join(slots) or 'rules.foreign'} that could be "
+            "replaced; set reject.fake to 0"
+        )
     return changes
 
 
@@ -137,8 +141,10 @@ def given(records: list[Record]) -> list[Record]:
     rows = []
     for record in records:
         if not (text := str(record.get("rejected") or "").strip()):
-            raise Refusal(f"data/filtered.jsonl: {record['id']}: no rejected text; name its column in "
-                          "generate.fields.rejected, or set reject.source to teacher")  # fmt: skip
+            raise Refusal(
+                f"data/filtered.jsonl: {record['id']}: no rejected text; name its column in "
+                "generate.fields.rejected, or set reject.source to teacher"
+            )
         row = {key: record[key] for key in ("id", "item", "type")}
         rows.append(row | {"kind": "given", "changes": [], "text": text})
     return rows

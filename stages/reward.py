@@ -14,16 +14,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from anneal import files
-from anneal.dataset import chat_template, encoding, template
-from anneal.files import Record
+from anneal import files, fingerprint
+from anneal.dataset import encoding
+from anneal.errors import Refusal
+from anneal.files import Record, root, work
 from anneal.models import loading, reward_model
-from anneal.params import Count, Refusal, Section, root, run, work
+from anneal.params import Count, Section
 from anneal.preference import calibration, pair_flaws
 from anneal.preference.pair_flaws import PARTS
-from anneal.training import dpo, launch, loop, lora, reward_trainer
-from anneal.training.dpo import SIDES, Pairs
+from anneal.stage import run
+from anneal.training import launch, loop, lora, preference_pairs, reward_trainer
 from anneal.training.lora import Lora
+from anneal.training.preference_pairs import SIDES, Pairs
 
 Positive = Annotated[float, Field(gt=0)]
 BASE, PAIRS = Path("models/base"), Path("reports/metrics/pairs.json")
@@ -75,11 +77,15 @@ def learn(reward: Reward, seed: int, tokenizer: Any, learnt: Pairs, held: Pairs,
     arguments = loop.arguments(reward.dtype, reward.checkpointing, seed, folder)
     try:
         trainer = reward_trainer.trainer(
-            {**arguments, **schedule(reward, bool(held.rows))}, reward_model.padding(tokenizer), model=base,
-            train_dataset=reward_trainer.dataset(learnt), eval_dataset=reward_trainer.dataset(held) if held.rows else None,
-            processing_class=tokenizer, peft_config=adapter,
+            {**arguments, **schedule(reward, bool(held.rows))},
+            reward_model.padding(tokenizer),
+            model=base,
+            train_dataset=reward_trainer.dataset(learnt),
+            eval_dataset=reward_trainer.dataset(held) if held.rows else None,
+            processing_class=tokenizer,
+            peft_config=adapter,
             callbacks=[loop.watch(bool(held.rows), "reward")],
-        )  # fmt: skip
+        )
     except ValueError as err:  # target modules that do not exist
         raise Refusal(f"params.yaml: reward: {err}") from None
     try:
@@ -93,13 +99,20 @@ def schedule(reward: Reward, validate: bool) -> Record:
     """The part of TRL's arguments that params.yaml decides."""
     best = {"load_best_model_at_end": reward.keep == "best", "metric_for_best_model": "eval_loss"} if validate else {}
     return {
-        "num_train_epochs": reward.epochs, "learning_rate": reward.lr, "lr_scheduler_type": reward.schedule,
-        "warmup_steps": reward.warmup, "max_grad_norm": reward.max_grad_norm,
-        "per_device_train_batch_size": reward.batch_size, "per_device_eval_batch_size": reward.batch_size,
-        "gradient_accumulation_steps": reward.accumulation, "center_rewards_coefficient": reward.center or None,
-        "logging_steps": reward.log_steps, "save_steps": reward.eval_steps, "eval_steps": reward.eval_steps,
+        "num_train_epochs": reward.epochs,
+        "learning_rate": reward.lr,
+        "lr_scheduler_type": reward.schedule,
+        "warmup_steps": reward.warmup,
+        "max_grad_norm": reward.max_grad_norm,
+        "per_device_train_batch_size": reward.batch_size,
+        "per_device_eval_batch_size": reward.batch_size,
+        "gradient_accumulation_steps": reward.accumulation,
+        "center_rewards_coefficient": reward.center or None,
+        "logging_steps": reward.log_steps,
+        "save_steps": reward.eval_steps,
+        "eval_steps": reward.eval_steps,
         "eval_strategy": "steps" if validate else "no",
-    } | best  # fmt: skip
+    } | best
 
 
 def scored(scorer: reward_model.Scorer, parts: dict[str, Pairs]) -> list[Record]:
@@ -142,13 +155,12 @@ def main(processes: Count, reward: Reward, seed: int, threads: int) -> None:
     loading.threads(threads)
     tokenizer = loading.tokenizer(BASE)
     paths = {part: f"data/{part}_pairs.jsonl" for part in PARTS}
-    parts = {part: dpo.encode(path, tokenizer, encoding.positions(BASE)) for part, path in paths.items()}
+    parts = {part: preference_pairs.encode(path, tokenizer, encoding.positions(BASE)) for part, path in paths.items()}
     if not parts["train"].rows:
         raise Refusal(f"data/train_pairs.jsonl: no pair can be encoded: {max(parts['train'].refused)}; {OFF}")
     values = [reward.model_dump(), processes, seed, threads, loading.device().partition(":")[0], str(root())]
-    code = (chat_template, reward_trainer, dpo, lora, loading, reward_model, encoding, template, loop)
-    inputs = [Path(__file__), BASE, *map(Path, paths.values()), *(Path(str(module.__file__)) for module in code)]
-    folder = work("reward") / loop.fingerprint(inputs, values)
+    inputs = [BASE, *map(Path, paths.values()), *fingerprint.code(__file__)]
+    folder = work("reward") / fingerprint.of(inputs, values)
     trainer = learn(reward, seed, tokenizer, parts["train"], parts["validation"], folder)
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():

@@ -11,7 +11,6 @@ params  rewards, rollout, rules, seed, threads
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 import shutil
 from collections import Counter
@@ -22,15 +21,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from anneal import files, params
+from anneal import files, fingerprint
 from anneal.checks import density, facts, text_checks
 from anneal.dataset import chat_template
 from anneal.decoding import batches, generate
+from anneal.errors import Refusal
 from anneal.files import Record
 from anneal.models import loading, reward_model, weights
-from anneal.params import Count, Refusal, run
+from anneal.params import Count
 from anneal.preference import reward_spread
 from anneal.preference.rule_rewards import Rewards, refuse, score, total
+from anneal.stage import run
 
 TEST, DENSITY = Path("data/test.jsonl"), Path("models/density/density.json")
 System = Literal["tuned", "aligned"]
@@ -49,9 +50,17 @@ class Rollout(reward_spread.Limits):
     def decode(self) -> generate.Decode:
         """Plain sampling: with a penalty or a cut it would be another policy than the one that is trained."""
         return generate.Decode(
-            do_sample=True, temperature=self.temperature, top_k=0, top_p=1.0, repetition_penalty=1.0,
-            no_repeat_ngram_size=0, num_beams=1, length_penalty=1.0, max_new_tokens=self.max_new_tokens, stop=[],
-        )  # fmt: skip
+            do_sample=True,
+            temperature=self.temperature,
+            top_k=0,
+            top_p=1.0,
+            repetition_penalty=1.0,
+            no_repeat_ngram_size=0,
+            num_beams=1,
+            length_penalty=1.0,
+            max_new_tokens=self.max_new_tokens,
+            stop=[],
+        )
 
 
 @dataclass(frozen=True)
@@ -96,15 +105,11 @@ def plan(records: Sequence[Record], rollout: Rollout, tokenizer: Any, window: in
     return jobs
 
 
-def fingerprint(system: System, jobs: Sequence[Job], rollout: Rollout, threads: int) -> str:
-    """Everything that finished batches hang on; rewards are no part of it, they are given afterwards."""
+def unfinished(system: System, jobs: Sequence[Job], rollout: Rollout, threads: int) -> str:
+    """Everything that finished batches depend on. Rewards are no part of it: they are given afterwards."""
     settings = [rollout.decode.model_dump(), rollout.batch_size, threads, loading.device(), str(loading.dtype())]
-    total = hashlib.sha256(json.dumps([settings, [(job.prompt, job.seed) for job in jobs]]).encode())
-    code = [Path(__file__), *Path(str(generate.__file__)).parent.glob("*.py")]
-    for file in sorted(file for path in (*weights.files(system), *code) for file in (path, *path.rglob("*"))):
-        if file.is_file():
-            total.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
-    return total.hexdigest()[:16]
+    inputs = [*weights.files(system), *fingerprint.code(__file__)]
+    return fingerprint.of(inputs, [settings, [(job.prompt, job.seed) for job in jobs]])
 
 
 def sample(
@@ -126,14 +131,17 @@ def sample(
             for job, new in zip(batch, written, strict=True)
         ]
 
-    folder = params.work("rollout") / f"{system}-{fingerprint(system, jobs, rollout, threads)}"
+    folder = files.work("rollout") / f"{system}-{unfinished(system, jobs, rollout, threads)}"
     return batches.gather("rollout", [len(job.prompt) for job in jobs], rollout.batch_size, folder, make), folder
 
 
 def rewarded(
-    rows: Sequence[Record], records: Sequence[Record], rewards: Rewards, world: text_checks.World,
+    rows: Sequence[Record],
+    records: Sequence[Record],
+    rewards: Rewards,
+    world: text_checks.World,
     scorer: reward_model.Scorer | None,
-) -> list[Record]:  # fmt: skip
+) -> list[Record]:
     """The samples with their `rewards` by name and the `reward` that these make together."""
     known = {record["id"]: record for record in records}
     asked, texts = [known[row["id"]] for row in rows], [row["text"] for row in rows]

@@ -18,8 +18,10 @@ from typing import Literal, NamedTuple
 from anneal import files, similarity
 from anneal.dataset import leakage
 from anneal.dataset.leakage import Join
+from anneal.errors import Refusal
 from anneal.files import Record
-from anneal.params import Fraction, Refusal, Section, run
+from anneal.params import Fraction, Section
+from anneal.stage import run
 
 PARTS = ("train", "validation", "test")
 SOURCE = "data/formatted.jsonl"
@@ -147,10 +149,17 @@ def main(seed: int, split: Split) -> None:
     together = [group.items for group in groups if len(group.items) > 1]
     strongest = sorted(edges, key=lambda edge: (-edge[2], edge[0].id, edge[1].id))[:SHOWN]
     metrics: Record = {
-        "certificate": certificate, "groups": len(groups), "joined_groups": len(together), "joined": together[:SHOWN],
+        "certificate": certificate,
+        "groups": len(groups),
+        "joined_groups": len(together),
+        "joined": together[:SHOWN],
         "joins": [{"ids": [a.id, b.id], "jaccard": shared} for a, b, shared in strongest],
-        "records": {}, "items": {}, "pairs": {}, "types": {}, "digest": {},
-    }  # fmt: skip
+        "records": {},
+        "items": {},
+        "pairs": {},
+        "types": {},
+        "digest": {},
+    }
     for part in PARTS:
         mine, preferred = ([r for r in every if parts[r["item"]] == part] for every in (records, pairs))
         items = sorted({record["item"] for record in mine})

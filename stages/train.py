@@ -15,12 +15,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from anneal import files
-from anneal.dataset import chat_template, encoding, template
+from anneal import files, fingerprint
+from anneal.dataset import chat_template
 from anneal.dataset.encoding import Rows, encode, positions, prove
-from anneal.decoding import generate
+from anneal.errors import Refusal
+from anneal.files import root, work
 from anneal.models import loading
-from anneal.params import Count, Refusal, Section, root, run, work
+from anneal.params import Count, Section
+from anneal.stage import run
 from anneal.training import launch, loop, lora, samples
 from anneal.training.lora import Lora
 
@@ -92,15 +94,35 @@ def config(train: Train, seed: int, folder: Path, validate: bool) -> Any:
     best = {"load_best_model_at_end": train.keep == "best", "metric_for_best_model": "eval_loss"} if validate else {}
     batch = {"per_device_train_batch_size": train.batch_size, "per_device_eval_batch_size": train.batch_size}
     return SFTConfig(
-        output_dir=str(folder), seed=seed, data_seed=seed, report_to="none", disable_tqdm=True,
-        num_train_epochs=train.epochs, gradient_accumulation_steps=train.accumulation, optim=train.optimizer,
-        learning_rate=train.lr, lr_scheduler_type=train.schedule, warmup_steps=train.warmup,
-        weight_decay=train.weight_decay, adam_beta2=train.adam_beta2, max_grad_norm=train.max_grad_norm,
-        bf16=number == torch.bfloat16, fp16=number == torch.float16, use_cpu=loading.device() == "cpu",
-        gradient_checkpointing=train.checkpointing, max_length=train.packing, packing=train.packing is not None,
-        eval_packing=False, logging_nan_inf_filter=False, dataloader_pin_memory=torch.cuda.is_available(),
-        logging_steps=train.log_steps, **every, **kinds, **best, **batch,
-    )  # fmt: skip
+        output_dir=str(folder),
+        seed=seed,
+        data_seed=seed,
+        report_to="none",
+        disable_tqdm=True,
+        num_train_epochs=train.epochs,
+        gradient_accumulation_steps=train.accumulation,
+        optim=train.optimizer,
+        learning_rate=train.lr,
+        lr_scheduler_type=train.schedule,
+        warmup_steps=train.warmup,
+        weight_decay=train.weight_decay,
+        adam_beta2=train.adam_beta2,
+        max_grad_norm=train.max_grad_norm,
+        bf16=number == torch.bfloat16,
+        fp16=number == torch.float16,
+        use_cpu=loading.device() == "cpu",
+        gradient_checkpointing=train.checkpointing,
+        max_length=train.packing,
+        packing=train.packing is not None,
+        eval_packing=False,
+        logging_nan_inf_filter=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        logging_steps=train.log_steps,
+        **every,
+        **kinds,
+        **best,
+        **batch,
+    )
 
 
 def learn(train: Train, seed: int, tokenizer: Any, learnt: Rows, held: Rows, folder: Path) -> Any:
@@ -121,10 +143,16 @@ def learn(train: Train, seed: int, tokenizer: Any, learnt: Rows, held: Rows, fol
         callbacks.append(samples.callback(records, tokenizer, train.samples, folder / SAMPLES))
     try:
         trainer = loop.trainer(
-            seed, train.batches == "length", model=base, args=args, train_dataset=learnt.dataset(),
-            eval_dataset=held.dataset() if held.ids else None, processing_class=tokenizer, callbacks=callbacks,
+            seed,
+            train.batches == "length",
+            model=base,
+            args=args,
+            train_dataset=learnt.dataset(),
+            eval_dataset=held.dataset() if held.ids else None,
+            processing_class=tokenizer,
+            callbacks=callbacks,
             peft_config=lora.config(train.lora, steps),
-        )  # fmt: skip
+        )
     except ValueError as err:  # target modules that do not exist, several cards without a launcher
         raise Refusal(f"params.yaml: train: {err}") from None
     prove(trainer, learnt, chat_template.stop_ids(tokenizer))
@@ -159,11 +187,7 @@ def main(processes: Count, seed: int, threads: int, train: Train) -> None:
     learnt, held = (read(f"data/{name}.jsonl", tokenizer, train) for name in ("train", "validation"))
     values = [seed, threads, train.model_dump(), loading.device().partition(":")[0], launch.inside(), root()]
     data = [BASE, Path("data/train.jsonl"), Path("data/validation.jsonl")]
-    code = [
-        Path(str(module.__file__))
-        for module in (chat_template, generate, lora, loading, encoding, samples, template, loop)
-    ]
-    folder = work("train") / loop.fingerprint([*data, *code, Path(__file__)], values)
+    folder = work("train") / fingerprint.of([*data, *fingerprint.code(__file__)], values)
     fresh, start = loop.checkpoint(folder) is None, time.monotonic()
     trainer = learn(train, seed + train.seed, tokenizer, learnt, held, folder)
     trainer.accelerator.wait_for_everyone()

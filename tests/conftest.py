@@ -12,15 +12,23 @@ from typing import Any
 
 # Set before any test imports numpy or torch: both read the number of threads once, on import.
 os.environ.update(
-    OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false",
-    HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_PROGRESS_BARS="1", DO_NOT_TRACK="1",
-    DVC_NO_ANALYTICS="1", WANDB_DISABLED="true", TRL_EXPERIMENTAL_SILENCE="1",
-)  # fmt: skip
+    OMP_NUM_THREADS="1",
+    OPENBLAS_NUM_THREADS="1",
+    MKL_NUM_THREADS="1",
+    TOKENIZERS_PARALLELISM="false",
+    HF_HUB_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    HF_HUB_DISABLE_PROGRESS_BARS="1",
+    DO_NOT_TRACK="1",
+    DVC_NO_ANALYTICS="1",
+    WANDB_DISABLED="true",
+    TRL_EXPERIMENTAL_SILENCE="1",
+)
 
 import pytest
 from ruamel.yaml import YAML
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -38,16 +46,29 @@ class Stage:
     plots: tuple[str, ...]
 
     @property
+    def listed(self) -> list[str]:
+        """The code deps as dvc.yaml lists them: files, and packages of which all files are meant."""
+        return [dep for dep in self.deps if dep.startswith(("stages/", "anneal/"))]
+
+    @property
     def code(self) -> set[str]:
-        return {dep for dep in self.deps if dep.startswith("stages/")}
+        """The files of the code deps, relative to the checkout."""
+        paths = [path for dep in self.listed for path in ([dep] if dep.endswith(".py") else modules(dep))]
+        assert len(paths) == len(set(paths)), f"{self.name}: a file is named twice"
+        return set(paths)
 
     @property
     def data(self) -> set[str]:
-        return set(self.deps) - self.code
+        return set(self.deps) - set(self.listed)
 
     @property
     def writes(self) -> set[str]:
         return {*self.outs, *self.metrics, *self.plots}
+
+
+def modules(folder: str) -> list[str]:
+    """The modules that lie directly in a package, without its empty `__init__.py`."""
+    return sorted(str(p.relative_to(ROOT)) for p in (ROOT / folder).glob("*.py") if p.name != "__init__.py")
 
 
 @functools.lru_cache(maxsize=64)

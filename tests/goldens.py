@@ -66,9 +66,16 @@ def answers(
     """Answers of a system: id to words, `nats` for each character of the golden text, some cut at the length limit."""
     return [
         {
-            "id": row["id"], "item": row["item"], "type": row["type"], "text": words[row["id"]],
-            "finish": "length" if row["id"] in cut else "stop", "n_prompt": 9, "n_new": 9,
-            "target_logprob": -nats * len(text(row)), "n_target": len(text(row)), "n_bytes": len(text(row).encode()),
+            "id": row["id"],
+            "item": row["item"],
+            "type": row["type"],
+            "text": words[row["id"]],
+            "finish": "length" if row["id"] in cut else "stop",
+            "n_prompt": 9,
+            "n_new": 9,
+            "target_logprob": -nats * len(text(row)),
+            "n_target": len(text(row)),
+            "n_bytes": len(text(row).encode()),
         }
         for row in test
-    ]  # fmt: skip
+    ]

@@ -47,15 +47,23 @@ def model(kind: str = "qwen2", tied: bool = True, seed: int = 0, vocabulary: int
 
     torch.manual_seed(seed)
     shape: dict[str, Any] = {
-        "vocab_size": vocabulary, "tie_word_embeddings": tied,
-        "pad_token_id": 0, "bos_token_id": None, "eos_token_id": 2,
-    }  # fmt: skip
+        "vocab_size": vocabulary,
+        "tie_word_embeddings": tied,
+        "pad_token_id": 0,
+        "bos_token_id": None,
+        "eos_token_id": 2,
+    }
     if kind == "gpt2":
         return GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=512, **shape)).eval()
     shape |= {
-        "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "num_key_value_heads": 1, "max_position_embeddings": 512, "initializer_range": 0.2,
-    }  # fmt: skip
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.2,
+    }
     known: dict[str, Any] = {"qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}
     config, made = known[kind]
     return made(config(**shape)).eval()

@@ -25,14 +25,14 @@ SMALL = ["train.epochs=1", "train.eval_steps=2", "answer.decode.max_new_tokens=2
 # All stages in one interpreter: to import torch once a stage would take longer than the stages.
 RUN = """
 import importlib, sys
-from stages.lib import params
+from anneal import params, stage as start
 for line in sys.argv[1:]:
     module, *words = line.split()
     stage = importlib.import_module(module)
     values = params.load()
-    params._guard(values)
+    start._guard(values)
     stage.main(*words, **params.pick(stage.main, values=values))
-from stages.lib import privacy
+from anneal import privacy
 print("outbound", privacy.outbound())
 """
 # Items that are kept of each source, and the figures that its recipe lives by.

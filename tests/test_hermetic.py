@@ -60,8 +60,9 @@ def alone(stage: Stage, full: Path, folder: Path) -> None:
 
     for dep in dict.fromkeys(stage.deps):
         copy(dep, full, folder)
-    for package in ("stages/__init__.py", "stages/lib/__init__.py"):
-        copy(package, full, folder)
+    for package in sorted({str(Path(dep).parent) for dep in stage.code} | {"anneal"}):
+        if (full / package / "__init__.py").is_file():
+            copy(f"{package}/__init__.py", full, folder)
     values = load_yaml(full / "params.yaml")
     (folder / "params.yaml").write_text(dumps_yaml({key: values[key] for key in ("privacy", *stage.params)}), "utf-8")
 
@@ -99,8 +100,11 @@ def answer(full: Path) -> None:
     (full / "data/answers/aligned.jsonl").write_text("".join(base[:4] + tuned[4:]), "utf-8")
     (full / "data/rollouts").mkdir()
     for name, part in (("tuned", 0), ("aligned", 1)):
-        drawn = [{**json.loads(line), "sample": n, "reward": 0.1 * (place % 7 + n + part), "rewards": {"stop": n}}
-                 for place, line in enumerate(tuned) for n in range(2)]  # fmt: skip
+        drawn = [
+            {**json.loads(line), "sample": n, "reward": 0.1 * (place % 7 + n + part), "rewards": {"stop": n}}
+            for place, line in enumerate(tuned)
+            for n in range(2)
+        ]
         (full / f"data/rollouts/{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in drawn), "utf-8")
 
 
@@ -110,7 +114,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from dvc.utils.hydra import apply_overrides
 
     folder = tmp_path_factory.mktemp("full")
-    for path in ("stages", "prompts", "data/raw", "models/shipped", "params.yaml", "dvc.yaml"):
+    for path in ("anneal", "stages", "prompts", "data/raw", "models/shipped", "params.yaml", "dvc.yaml"):
         copy(path, ROOT, folder)
     apply_overrides(folder / "params.yaml", SMALL)
     items = folder / load_yaml(folder / "params.yaml")["generate"]["items"]

@@ -126,39 +126,54 @@ FILES = {
     "stages/compare.py": "compare",
 }
 
-# What a module costs, and the modules under stages/lib that cost it.
+# What a module costs, and the modules under anneal/ that cost it.
 MODULES = {
-    f"base {GENERATE}": "jsonl params privacy prompts",
-    GENERATE: "calls chunks columns edits essays ledger limit llm loop markdown meta offline personal phrases pii "
-    "plain provider replay reply table text",
-    FILTER: "checks density facts features impact layout mixture promises verse",
-    BASE: "corpus documents grammar model pretraining probes tiny",
-    FORMAT: "budget chat rows template wordings",
-    SPLIT: "leakage",
-    LEARN: "launch lora training",
-    f"train {TUNED}": "sampling",
-    f"train reward {TUNED} {ANSWERS}": "decode",
-    f"reward {TUNED} {ANSWERS}": "weights",
-    f"{TUNED} {ANSWERS}": "parts",
-    f"reward {REWARDS}": "calibration comparison dpo head ranker",
-    f"reward card {REWARDS}": "agreement",
-    f"audit reward card {REWARDS}": "stats",
-    f"audit reward {REWARDS}": "flaws shortcut",
-    REWARDS: "rewards spread",
-    ALIGN: "groups grpo heldout",
-    f"merge {ALIGNED}": "adapter",
-    ANSWERS: "presets search served",
-    JUDGES: "checker grading rubric stubs",
-    f"evaluate {JUDGES}": "controls",
-    "accept evaluate compare": "constrain ladder",
-    "card": "detection places planted",
-    "card compare": "repeats",
-    "prefer compare": "pairs",
+    f"base {GENERATE}": "errors files params privacy prompts stage",
+    GENERATE: (
+        "llm/client llm/concurrency llm/endpoint llm/offline_server llm/replay llm/request llm/response "
+        "llm/response_cache llm/scheduler offline/phrase_teacher offline/rewrite offline/style_teacher "
+        "records similarity sources/chunks sources/essays sources/markdown sources/pii sources/tables"
+    ),
+    FILTER: (
+        "checks/density checks/density_fit checks/facts checks/features checks/impact checks/json_layout "
+        "checks/text_checks checks/verse"
+    ),
+    BASE: (
+        "fingerprint models/loading tiny/architecture tiny/documents tiny/grammar_corpus tiny/pretrain "
+        "tiny/probes tiny/sheet_corpus"
+    ),
+    FORMAT: "dataset/chat_template dataset/encoding dataset/instructions dataset/token_budget",
+    SPLIT: "dataset/leakage",
+    LEARN: "training/launch training/loop training/lora",
+    f"train {TUNED}": "training/samples",
+    f"train reward {TUNED} {ANSWERS}": "decoding/generate",
+    f"reward {TUNED} {ANSWERS}": "models/weights",
+    f"{TUNED} {ANSWERS}": "decoding/batches",
+    f"reward {REWARDS}": "models/reward_model preference/calibration training/preference_pairs training/reward_trainer",
+    f"reward card {REWARDS}": "stats/agreement",
+    f"audit reward card {REWARDS}": "stats/intervals",
+    f"audit reward {REWARDS}": "preference/pair_flaws preference/shortcuts",
+    REWARDS: "preference/reward_spread preference/rule_rewards",
+    ALIGN: "training/dpo training/grpo training/lm_head training/preference_eval",
+    f"merge {ALIGNED}": "models/lora_merge",
+    ANSWERS: "decoding/presets decoding/search decoding/served",
+    JUDGES: "judging/grading judging/rubric llm/blocks offline/rule_judge offline/stub_judges",
+    f"evaluate {JUDGES}": "judging/controls",
+    "accept evaluate compare": "decoding/constrained decoding/escalation",
+    "card": "judging/detection judging/injected_defects",
+    "card compare": "stats/repeats",
+    "prefer compare": "judging/pairwise offline/pair_judge",
     "evaluate prefer compare": "systems",
-    "compare": "alignment contest difference length missing preference scoreboard",
-    "evaluate compare": "authors bench kinds measures spans style variety",
+    "compare": (
+        "evaluation/alignment_effect evaluation/scoreboard stats/length_control stats/missing stats/paired "
+        "stats/pairwise_summary stats/win_rates"
+    ),
+    "evaluate compare": (
+        "evaluation/authors evaluation/copied_spans evaluation/decoding_variety evaluation/metrics "
+        "evaluation/style evaluation/text_metrics"
+    ),
 }
-FILES |= {f"stages/lib/{name}.py": cost for cost, names in MODULES.items() for name in names.split()}
+FILES |= {f"anneal/{name}.py": cost for cost, names in MODULES.items() for name in names.split()}
 
 ASKED = [
     "train.lr",
@@ -169,7 +184,7 @@ ASKED = [
     "split.test",
     "prompts/$/judge",
     "prompts/$/format",
-    "stages/lib/rubric.py",
+    "anneal/judging/rubric.py",
     "data/raw/$/rules",
 ]
 
@@ -199,23 +214,20 @@ def stand_in(folder: Path, path: str) -> None:
 
 def sources(folder: Path) -> set[str]:
     stages = pipeline(folder).values()
-    return set().union(*(stage.deps for stage in stages)) - set().union(*(stage.writes for stage in stages))
+    reads = set().union(*(stage.code | stage.data for stage in stages))
+    return reads - set().union(*(stage.writes for stage in stages))
 
 
 def stub(text: str) -> str:
     """dvc.yaml with every command replaced; DVC itself fills the `${...}` in the outs."""
-    lines: list[str] = []
-    command = writing = 0
-    for line in text.splitlines():
-        if re.match(r"\s+cmd: ", line):
-            command = len(lines)
-            line = line[: line.index("cmd:")] + "cmd: sh stub.sh"
-        if key := re.match(r"\s+(\w+):\s*$", line):
-            writing = key[1] in ("outs", "metrics", "plots")
-        if writing and (out := re.match(r"\s+- ([^\s:]+)", line)):
-            lines[command] += " " + out[1]
-        lines.append(line)
-    return "\n".join(lines) + "\n"
+    from dvc.utils.serialize import dumps_yaml, parse_yaml
+
+    values = parse_yaml(text, "dvc.yaml")
+    for body in values["stages"].values():
+        stage = body.get("do", body)
+        outs = [out for key in ("outs", "metrics", "plots") for out in stage.get(key, [])]
+        stage["cmd"] = " ".join(["sh stub.sh", *(out if isinstance(out, str) else next(iter(out)) for out in outs)])
+    return str(dumps_yaml(values))
 
 
 def planned(folder: Path) -> set[str]:
@@ -320,7 +332,7 @@ def test_param(key: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_file(name: str) -> None:
     path = name.replace("$", load_yaml(ROOT / "params.yaml")["recipe"])
-    assert follow({stage.name for stage in pipeline().values() if path in stage.deps}) == row(name)
+    assert follow({stage.name for stage in pipeline().values() if path in stage.code | stage.data}) == row(name)
 
 
 @pytest.mark.parametrize("name", ASKED)
@@ -354,7 +366,9 @@ def test_what_is_no_change_runs_nothing(finished: Path) -> None:
     params = finished / "params.yaml"
     for path in sources(finished):
         (finished / path).touch()
-    (finished / "stages/report.py").write_text("no stage of DVC\n")
+    for path in ("anneal/report/alerts.py", "anneal/human/votes.py", "anneal/html.py", "commands/report.py"):
+        (finished / path).parent.mkdir(parents=True, exist_ok=True)
+        (finished / path).write_text("no stage of DVC\n")
     params.write_text("# another comment\n" + params.read_text("utf-8"), "utf-8")
     assert planned(finished) == set()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def shell(folder: Path, *words: str) -> str:
@@ -95,9 +95,16 @@ def test_the_training_file_loads_in_plain_trl(clone: Path, tmp_path: Path) -> No
         "json", data_files=str(clone / "data/train.jsonl"), split="train", cache_dir=str(tmp_path / "hf")
     )
     config = SFTConfig(
-        output_dir=str(tmp_path / "out"), max_steps=1, use_cpu=True, bf16=False, gradient_checkpointing=False,
-        report_to="none", save_strategy="no", disable_tqdm=True, per_device_train_batch_size=2,
-    )  # fmt: skip
+        output_dir=str(tmp_path / "out"),
+        max_steps=1,
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=True,
+        per_device_train_batch_size=2,
+    )
     model = AutoModelForCausalLM.from_pretrained(clone / "models/base")
     tokenizer = AutoTokenizer.from_pretrained(clone / "models/base")
     trainer = SFTTrainer(model=model, args=config, train_dataset=rows.select(range(8)), processing_class=tokenizer)
@@ -124,7 +131,7 @@ def test_adapter_and_merged_load_plainly_and_agree(clone: Path) -> None:
 
 
 def test_the_report_opens_on_the_first_run(clone: Path) -> None:
-    shell(clone, "python", "-m", "stages.report", "main")
+    shell(clone, "python", "-m", "commands.report", "main")
     page = (clone / "reports/index.html").read_text()
     assert len(page) < 1_000_000
     assert "http://" not in page.replace("http://www.w3.org/", "")

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from pydantic import Field, ValidationError, model_validator
 
 from anneal.checks.features import field, values
-from anneal.params import Count, Refusal, Section
+from anneal.errors import Refusal
+from anneal.params import Count, Section
 
 Floats = npt.NDArray[np.float64]
 Record = dict[str, Any]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from anneal.checks.density import Density, Floats, Model, Record, Shape, Units, log_prob
 from anneal.checks.features import FEATURES, field, values
-from anneal.params import Refusal
+from anneal.errors import Refusal
 
 
 @dataclass(frozen=True)

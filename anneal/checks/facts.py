@@ -7,15 +7,30 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from anneal.checks import promises
-from anneal.params import Refusal, Section
+from anneal.errors import Refusal
+from anneal.params import Section
+
+# Claims that promise too much, by the patterns of a recipe; a clause that denies one is no promise.
+
+_CLAUSE = re.compile(r"[\w%％][\w%％ ]*")  # a run of words between marks of punctuation
+
+
+def found(text: str, own: re.Pattern[str], patterns: Sequence[str]) -> list[str]:
+    """What each pattern finds first; it is searched in each clause, whose beginning is `^`.
+
+    `own` are the sheet's words, product name and ingredients, which promise nothing and may hold a sign of denial.
+    """
+    clauses = _CLAUSE.findall(own.sub("_", text))
+    hits = [next((match[0] for clause in clauses if (match := re.search(p, clause))), None) for p in patterns]
+    return [hit for hit in hits if hit is not None]
+
 
 Facts = dict[str, Any]
 Vocabulary = dict[str, list[str]]
@@ -191,7 +206,7 @@ def check(text: str, kind: str, facts: Facts, rules: Rules, vocabulary: Vocabula
         "facts": [w for w in wanted if w not in told] if len(told) < min(rules.facts.at_least, len(wanted)) else [],
         "foreign": foreign(text, facts, vocabulary, rules.foreign),
         "banned": [word for word in rules.banned if word.casefold() in text.casefold()],
-        "exaggerated": promises.found(text, _any(tuple(strings(facts))), rules.exaggerated),
+        "exaggerated": found(text, _any(tuple(strings(facts))), rules.exaggerated),
         "length": [] if contract.length[0] <= len(text) <= contract.length[1] else [str(len(text))],
     }
     also = foreign(text, facts, vocabulary, rules.also)

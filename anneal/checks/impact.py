@@ -68,10 +68,16 @@ def by_name(records: Sequence[Record], kept: Sequence[Record], paths: Sequence[s
         before, after = (Counter(str(features.field(r, path)) for r in rows) for rows in (records, kept))
         moved = sum(abs(before[name] / len(records) - after[name] / len(kept)) for name in before) / 2
         names = {
-            name: {"n": n, "kept": after[name], "share": n / len(records), "share_kept": after[name] / len(kept),
-                   "retention": after[name] / n, "flagged": 1 - after[name] / n > 2 * average}
+            name: {
+                "n": n,
+                "kept": after[name],
+                "share": n / len(records),
+                "share_kept": after[name] / len(kept),
+                "retention": after[name] / n,
+                "flagged": 1 - after[name] / n > 2 * average,
+            }
             for name, n in sorted(before.items())
-        }  # fmt: skip
+        }
         found[path] = {"total_variation": moved, "names": names}
     return found
 
@@ -88,12 +94,17 @@ def likelihood(fit: Fit, scored: Sequence[Record], kept: Sequence[Record], dropp
     low = sorted(kept, key=lambda r: (r["log_prob"], r["id"]))[:_SHOWN]
     high = sorted(_unlikely(dropped), key=lambda r: (r["value"], r["id"]), reverse=True)[:_SHOWN]
     return {
-        "n": len(scored), "features": fit.model.units.features, "chosen": fit.candidates[0], "bic": fit.candidates,
-        "percentile": fit.model.percentile, "threshold": fit.model.threshold, "curve": curve,
+        "n": len(scored),
+        "features": fit.model.units.features,
+        "chosen": fit.candidates[0],
+        "bic": fit.candidates,
+        "percentile": fit.model.percentile,
+        "threshold": fit.model.threshold,
+        "curve": curve,
         "names": by_name(scored, kept, list(fit.model.tables)),
         "lowest_kept": [{"id": r["id"], "log_prob": r["log_prob"], "text": r["text"]} for r in low],
         "highest_dropped": [{"id": r["id"], "log_prob": r["value"], "text": r["text"]} for r in high],
-    }  # fmt: skip
+    }
 
 
 def _unlikely(dropped: Sequence[Record]) -> list[Record]:

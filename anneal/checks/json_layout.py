@@ -14,7 +14,7 @@ from itertools import combinations
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from anneal.checks.facts import strings
-from anneal.params import Refusal
+from anneal.errors import Refusal
 
 Json = dict[str, Any] | list[Any]
 Element = dict[str, Any]

@@ -14,8 +14,9 @@ from typing import Any
 
 from anneal import similarity
 from anneal.checks import density, facts, json_layout, verse
+from anneal.errors import Refusal
 from anneal.files import Record
-from anneal.params import Fraction, Refusal, Section
+from anneal.params import Fraction, Section
 
 Hits = list[str]  # what was found; empty is a pass
 
@@ -87,8 +88,13 @@ def _rhyme(record: Record, words: str, world: World) -> Hits:
 
 
 EACH: dict[str, Callable[[Record, str, World], Hits]] = {
-    "json": _json, "schema": _schema, "semantic": _semantic, "lines": _lines, "syllables": _syllables, "rhyme": _rhyme,
-}  # fmt: skip
+    "json": _json,
+    "schema": _schema,
+    "semantic": _semantic,
+    "lines": _lines,
+    "syllables": _syllables,
+    "rhyme": _rhyme,
+}
 
 
 def _in_distribution(records: Sequence[Record], texts: Sequence[str], world: World) -> list[Hits]:
@@ -110,8 +116,9 @@ def _copied(_records: Sequence[Record], texts: Sequence[str], world: World) -> l
 
 
 TOGETHER: dict[str, Callable[[Sequence[Record], Sequence[str], World], list[Hits]]] = {
-    "in_distribution": _in_distribution, "copied": _copied,
-}  # fmt: skip
+    "in_distribution": _in_distribution,
+    "copied": _copied,
+}
 FACTS = ("type", "name", "facts", "foreign", "banned", "exaggerated", "length", "all_facts", "unsupported")
 NAMES = (*FACTS, *EACH, *TOGETHER)
 

@@ -11,6 +11,8 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
+from anneal.records import golden
+
 Record = dict[str, Any]
 Rhymes = Mapping[str, str]  # class -> its characters
 
@@ -31,12 +33,6 @@ def syllables(line: str) -> int:
 def given(record: Record) -> list[str]:
     """The lines of the couplet that a record's facts hold; none where they hold no couplet."""
     return lines(str(record.get("facts", {}).get(GIVEN) or ""))
-
-
-def golden(record: Record) -> str:
-    """The right text of a record: its completion after format, its text before; empty where it has neither."""
-    completion = record.get("completion")
-    return str(completion[-1]["content"]) if completion else str(record.get("text") or "")
 
 
 def lines_hits(text: str, record: Record) -> list[str]:

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from anneal import files
 from anneal.dataset import chat_template
-from anneal.dataset.template import Unmaskable
-from anneal.params import Refusal
+from anneal.dataset.chat_template import Unmaskable
+from anneal.errors import Refusal
 
 _POOL = 50  # batches that are sorted by length together: enough for even batches, too few to lose chance
 

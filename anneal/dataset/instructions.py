@@ -8,7 +8,8 @@ from pathlib import Path
 from string import Template
 from typing import Any, NamedTuple
 
-from anneal.params import Refusal, Section
+from anneal.errors import Refusal
+from anneal.params import Section
 from anneal.prompts import Prompt, slots
 
 Record = dict[str, Any]

@@ -43,8 +43,10 @@ def certify(sides: dict[str, list[Row]], threshold: float) -> tuple[Record, list
         crossing += [(row, sides[other][n.similar], n.jaccard) for row, n in told if n.jaccard >= threshold]
         alike, held = max(told, key=lambda pair: pair[1].jaccard), max(told, key=lambda pair: pair[1].containment)
         found[f"{part}_in_{other}"] = {
-            "jaccard": alike[1].jaccard, "alike": [alike[0].id, sides[other][alike[1].similar].id],
-            "containment": held[1].containment, "contained": [held[0].id, sides[other][held[1].holder].id],
+            "jaccard": alike[1].jaccard,
+            "alike": [alike[0].id, sides[other][alike[1].similar].id],
+            "containment": held[1].containment,
+            "contained": [held[0].id, sides[other][held[1].holder].id],
             "half_contained": sum(n.containment >= 0.5 for n in near) / len(near),
-        }  # fmt: skip
+        }
     return {**found, "crossing_pairs": len(crossing)}, crossing

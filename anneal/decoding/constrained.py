@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from anneal.params import Refusal
+from anneal.errors import Refusal
 
 if TYPE_CHECKING:
     import torch

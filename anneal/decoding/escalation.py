@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from anneal import similarity
-from anneal.params import Refusal
+from anneal.errors import Refusal
 from anneal.stats import intervals
 
 Record = dict[str, Any]
@@ -108,9 +108,11 @@ def _row(record: Record, attempts: list[Record], rung: str, answer: Candidate) -
 
 
 def _rewarded(
-    pairs: Sequence[tuple[int, Candidate]], reasons: Sequence[list[str]], records: Sequence[Record],
+    pairs: Sequence[tuple[int, Candidate]],
+    reasons: Sequence[list[str]],
+    records: Sequence[Record],
     reward: Reward | None,
-) -> list[tuple[int, Candidate]]:  # fmt: skip
+) -> list[tuple[int, Candidate]]:
     """The candidates, those that pass with their reward."""
     found, passing = list(pairs), [n for n, why in enumerate(reasons) if not why]
     if reward and passing:
@@ -122,9 +124,14 @@ def _rewarded(
 
 
 def climb(
-    records: Sequence[Record], rungs: Sequence[Rung], check: Check, say: Callable[[str], None], whole: bool = True,
-    reward: Reward | None = None, together: int = 1,
-) -> list[Record]:  # fmt: skip
+    records: Sequence[Record],
+    rungs: Sequence[Rung],
+    check: Check,
+    say: Callable[[str], None],
+    whole: bool = True,
+    reward: Reward | None = None,
+    together: int = 1,
+) -> list[Record]:
     """A row per record, in order: the text, the rung that it comes from, and every attempt with why it was rejected.
 
     Of all candidates of a rung that pass, the best answers; one that was cut off passes only if not `whole`. Where no

@@ -136,9 +136,14 @@ def read(new: list[int], prompt: int, tokenizer: Any, stops: Sequence[int], stop
 
 
 def answer(
-    model: Any, tokenizer: Any, prompts: Sequence[list[int]], decode: Decode, stops: Sequence[int],
-    seeds: Sequence[int], processors: Sequence[Any] = (),
-) -> list[Continuation]:  # fmt: skip
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[list[int]],
+    decode: Decode,
+    stops: Sequence[int],
+    seeds: Sequence[int],
+    processors: Sequence[Any] = (),
+) -> list[Continuation]:
     """Continue one batch of prompts (ids with the generation prompt) to a stop id, a stop string or the limit.
 
     One seed per prompt, used when sampling only. Greedy and beam search ignore temperature, top_k and top_p.
@@ -150,10 +155,15 @@ def answer(
     ids, mask = padded(prompts, tokenizer.pad_token_id, model.device)
     width = ids.shape[1]
     config = GenerationConfig(
-        do_sample=False, num_beams=decode.num_beams, length_penalty=decode.length_penalty,
-        repetition_penalty=decode.repetition_penalty, no_repeat_ngram_size=decode.no_repeat_ngram_size,
-        max_new_tokens=decode.max_new_tokens, eos_token_id=list(stops), pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+        do_sample=False,
+        num_beams=decode.num_beams,
+        length_penalty=decode.length_penalty,
+        repetition_penalty=decode.repetition_penalty,
+        no_repeat_ngram_size=decode.no_repeat_ngram_size,
+        max_new_tokens=decode.max_new_tokens,
+        eos_token_id=list(stops),
+        pad_token_id=tokenizer.pad_token_id,
+    )
     draw = sampler(decode, seeds, ids.device) if decode.do_sample else []
     with torch.inference_mode(), _plain(model):
         out = model.generate(

@@ -75,9 +75,7 @@ def _chain(processors: Sequence[Process]) -> Process:
     return process
 
 
-def line(
-    reader: Reader, ids: torch.Tensor, process: Process, limit: int, ended: Process, pad: int
-) -> list[list[int]]:  # fmt: skip
+def line(reader: Reader, ids: torch.Tensor, process: Process, limit: int, ended: Process, pad: int) -> list[list[int]]:
     """One token at a time, the best one of each row, until every row has `ended` or `limit` tokens are written."""
     import torch
 
@@ -117,7 +115,7 @@ class Finished:
 
 def beams(
     reader: Reader, ids: torch.Tensor, process: Process, settings: Decode, ended: Process, spare: int
-) -> list[list[int]]:  # fmt: skip
+) -> list[list[int]]:
     """The best sequence of each prompt by beam search; `spare` candidates a beam, so that enough of them go on."""
     import torch
 
@@ -153,9 +151,14 @@ def beams(
 
 
 def answer(
-    model: Any, tokenizer: Any, prompts: Sequence[list[int]], settings: Decode, stops: Sequence[int],
-    seeds: Sequence[int], processors: Sequence[Process] = (),
-) -> list[Continuation]:  # fmt: skip
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[list[int]],
+    settings: Decode,
+    stops: Sequence[int],
+    seeds: Sequence[int],
+    processors: Sequence[Process] = (),
+) -> list[Continuation]:
     """Continue one batch of prompts; arguments and result are those of decode.answer."""
     import torch
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from anneal.decoding.generate import Continuation, Decode
-from anneal.files import Record
+from anneal.errors import Refusal
+from anneal.files import Record, work
 from anneal.llm import client, endpoint, offline_server, request, response
 from anneal.llm.response_cache import Ledger
 from anneal.llm.scheduler import Loop
-from anneal.params import Refusal, work
 
 _ENDS: dict[str, Literal["stop", "length"]] = {"stop": "stop", "length": "length", "max_tokens": "length"}
 

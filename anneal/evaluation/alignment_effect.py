@@ -88,9 +88,11 @@ def signal(drawn: Sequence[Record], judged: Sequence[Record], seed: int) -> Numb
 def price(evaluated: Numbers, systems: Sequence[str]) -> Numbers:
     """What every system's texts look like to arithmetic: bits per byte of golden, variety, length beside golden."""
     wanted = {
-        "bits_per_byte": ("likelihood", "bits_per_byte"), "perplexity": ("likelihood", "perplexity"),
-        "distinct_2": ("variety", "distinct_2"), "distinct_4": ("variety", "distinct_4"),
-    }  # fmt: skip
+        "bits_per_byte": ("likelihood", "bits_per_byte"),
+        "perplexity": ("likelihood", "perplexity"),
+        "distinct_2": ("variety", "distinct_2"),
+        "distinct_4": ("variety", "distinct_4"),
+    }
     made: Numbers = {}
     for system in systems:
         found = {key: ((evaluated.get(m) or {}).get(system) or {}).get(part) for key, (m, part) in wanted.items()}
@@ -100,9 +102,13 @@ def price(evaluated: Numbers, systems: Sequence[str]) -> Numbers:
 
 
 def whole(
-    joined: Mapping[str, Sequence[Record]], drawn: Mapping[str, Sequence[Record]], judged: Sequence[Record],
-    evaluated: Numbers, passes: Sequence[str], seed: int,
-) -> Numbers:  # fmt: skip
+    joined: Mapping[str, Sequence[Record]],
+    drawn: Mapping[str, Sequence[Record]],
+    judged: Sequence[Record],
+    evaluated: Numbers,
+    passes: Sequence[str],
+    seed: int,
+) -> Numbers:
     """The block `alignment` of the table: what texts pass, their defects, rollouts, signal, price."""
     return {
         "passes": shares(joined, passes, True, seed),

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from anneal.errors import Refusal
 from anneal.evaluation import copied_spans, style
 from anneal.files import Record
-from anneal.params import Refusal
-from anneal.sources.meta import AUTHOR
+from anneal.records import AUTHOR
 
 
 class Text(NamedTuple):

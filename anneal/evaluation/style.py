@@ -75,9 +75,13 @@ def wasserstein(a: Ints, b: Ints) -> float:
 
 
 DISTANCES: dict[str, Callable[[Ints, Ints], float]] = {
-    "characters": jensen_shannon, "words": jensen_shannon, "function_words": jensen_shannon,
-    "punctuation": jensen_shannon, "sentence_length": wasserstein, "paragraph_length": wasserstein,
-}  # fmt: skip
+    "characters": jensen_shannon,
+    "words": jensen_shannon,
+    "function_words": jensen_shannon,
+    "punctuation": jensen_shannon,
+    "sentence_length": wasserstein,
+    "paragraph_length": wasserstein,
+}
 
 
 class _Pool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anneal.params import Refusal
+from anneal.errors import Refusal
 
 LOCK = Path("dvc.lock")
 
@@ -46,12 +46,14 @@ def parse(lock: str, name: str = str(LOCK)) -> dict[str, Entry]:
         stages = (YAML(typ="safe", pure=True).load(lock) or {}).get("stages", {})
         return {
             key: Entry(
-                key, body["cmd"], {dep["path"]: dep.get("md5", "") for dep in body.get("deps", [])},
+                key,
+                body["cmd"],
+                {dep["path"]: dep.get("md5", "") for dep in body.get("deps", [])},
                 body.get("params", {}).get("params.yaml", {}),
                 {out["path"]: out.get("md5", "") for out in body.get("outs", [])},
             )
             for key, body in stages.items()
-        }  # fmt: skip
+        }
     except (YAMLError, AttributeError, KeyError, TypeError) as err:
         first = (str(err) or type(err).__name__).splitlines()[0]
         raise Refusal(f"{name}: not a lock of DVC: {first}; `git checkout {name}` or `dvc repro`") from None

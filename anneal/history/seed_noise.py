@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from anneal import files
+from anneal.errors import Refusal
 from anneal.files import Record
 from anneal.history import dvc_lock
 from anneal.history.dvc_lock import Entry
-from anneal.history.old import Old
-from anneal.params import Refusal
+from anneal.history.revision import Old
 from anneal.stats import paired
 
 START, JUDGED, CHECKED = "train", "data/judgements/tuned.jsonl", "data/checks.jsonl"
@@ -90,8 +90,11 @@ def at(revision: Old) -> Rows:
 def values(rows: Rows, shares: Sequence[str]) -> dict[str, dict[str, float]]:
     """What is measured -> id -> value, of the tuned system: the score, and 1 or 0 for each share."""
     judged, checks = rows
-    mine = {row["id"]: {"strict": row["strict"], **row["checks"], "stop_rate": row["stopped"]}
-            for row in checks if row["system"] == "tuned"}  # fmt: skip
+    mine = {
+        row["id"]: {"strict": row["strict"], **row["checks"], "stop_rate": row["stopped"]}
+        for row in checks
+        if row["system"] == "tuned"
+    }
     found = {name: score for row in judged for name in [row["id"]] if (score := paired.scored(row)) is not None}
     known = [share for share in dict.fromkeys(("strict", *shares)) if all(share in row for row in mine.values())]
     return {"score": found} | {share: {i: float(row[share]) for i, row in mine.items()} for share in known}
@@ -102,9 +105,10 @@ def numbers(runs: Mapping[int, Rows], shares: Sequence[str]) -> Numbers:
     drawn = [values(rows, shares) for _, rows in sorted(runs.items())]
     names = [name for name in drawn[0] if all(name in each for each in drawn)]
     return {
-        "seeds": sorted(runs), "n": len(set.intersection(*(set(each["strict"]) for each in drawn))),
+        "seeds": sorted(runs),
+        "n": len(set.intersection(*(set(each["strict"]) for each in drawn))),
         **{name: paired.band([each[name] for each in drawn]) for name in names},
-    }  # fmt: skip
+    }
 
 
 def again(stored: Numbers, entries: Mapping[str, Entry]) -> Numbers:

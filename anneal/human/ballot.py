@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from anneal import html
+from anneal.errors import Refusal
 from anneal.files import Record
 from anneal.judging import rubric
-from anneal.params import Refusal
 
 Texts = Mapping[str, Mapping[str, str]]  # system -> record id -> text
 Entry = dict[str, Any]
@@ -91,8 +91,13 @@ def arrange(units: Sequence[list[Entry]], again: int, others: Sequence[list[Entr
     order = rng.sample(list(units), len(units))
     half = (len(order) + 1) // 2
     # A repeat that follows its original closely measures memory; a third of the sheet lies between most of them.
-    back = [[{**e, "sides": e["sides"][::-1], "digests": e["digests"][::-1], "role": "repeat", "of": e["record"]}
-             for e in unit] for unit in rng.sample(order[: max(len(order) // 3, again)], again)]  # fmt: skip
+    back = [
+        [
+            {**e, "sides": e["sides"][::-1], "digests": e["digests"][::-1], "role": "repeat", "of": e["record"]}
+            for e in unit
+        ]
+        for unit in rng.sample(order[: max(len(order) // 3, again)], again)
+    ]
     for unit in [*back, *others]:
         order.insert(rng.randint(half, len(order)), unit)
     return order
@@ -105,8 +110,13 @@ def _number(units: Sequence[list[Entry]], salt: str) -> list[Entry]:
     return [{**e, "of": first[e["of"], e["dim"]] if e["of"] else None} for e in entries]
 
 
-def _finish(head: dict[str, Any], units: list[list[Entry]], records: Sequence[Record], texts: Texts,
-            levels: Mapping[str, Mapping[str, list[str]]]) -> Sheet:  # fmt: skip
+def _finish(
+    head: dict[str, Any],
+    units: list[list[Entry]],
+    records: Sequence[Record],
+    texts: Texts,
+    levels: Mapping[str, Mapping[str, list[str]]],
+) -> Sheet:
     """Key and page from the arranged units; `head` is what the key says of the whole sheet."""
     prompts = {r["id"]: "\n\n".join(m["content"] for m in r["prompt"]) for r in records}
     salt = seal(json.dumps([head, units], sort_keys=True, ensure_ascii=False))
@@ -130,8 +140,17 @@ def _finish(head: dict[str, Any], units: list[list[Entry]], records: Sequence[Re
     return Sheet(sheet.key, {**top, "entries": places, "shown": shown})
 
 
-def compare(records: Sequence[Record], texts: Texts, pairs: Sequence[tuple[str, str]], n: int, seed: int,
-            question: str, repeat: float, same: float, cap: int = 0) -> Sheet:  # fmt: skip
+def compare(
+    records: Sequence[Record],
+    texts: Texts,
+    pairs: Sequence[tuple[str, str]],
+    n: int,
+    seed: int,
+    question: str,
+    repeat: float,
+    same: float,
+    cap: int = 0,
+) -> Sheet:
     """Pairs of texts. Texts that are the same are not drawn: nobody can tell them apart, and `left_out` counts them."""
 
     def differ(r: Record) -> bool:
@@ -161,8 +180,16 @@ def levels(recipe: str) -> dict[str, dict[str, list[str]]]:
     return found
 
 
-def label(records: Sequence[Record], texts: Texts, systems: Sequence[str], n: int, seed: int, question: str,
-          repeat: float, levels: Mapping[str, Mapping[str, list[str]]]) -> Sheet:  # fmt: skip
+def label(
+    records: Sequence[Record],
+    texts: Texts,
+    systems: Sequence[str],
+    n: int,
+    seed: int,
+    question: str,
+    repeat: float,
+    levels: Mapping[str, Mapping[str, list[str]]],
+) -> Sheet:
     """Single texts to score, the systems in turn; `levels` holds the sentences of each dimension of each type."""
     chosen = sorted(draw(records, n, seed), key=lambda r: str(r["type"]))
     units = []
@@ -175,9 +202,9 @@ def label(records: Sequence[Record], texts: Texts, systems: Sequence[str], n: in
 
 def document(sheet: Sheet) -> str:
     """The page that a rater is given: one file, no names; its policy lets it speak to its own server and nobody."""
-    here = Path(__file__).parent
-    words = json.loads((here / "blind.json").read_text("utf-8"))
+    assets = Path(__file__).parent / "assets"
+    words = json.loads((assets / "blind.json").read_text("utf-8"))
     shown = html.join(html.data(sheet.shown, "sheet"), html.data(words, "words"))
     body = html.join(html.el("main", html.el("noscript", "This page needs JavaScript."), id="app"), shown)
-    style, script = ((here / name).read_text("utf-8") for name in ("blind.css", "blind.js"))
+    style, script = ((assets / name).read_text("utf-8") for name in ("blind.css", "blind.js"))
     return html.page("anneal", body, style, script, connect="'self'")

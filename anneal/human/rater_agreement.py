@@ -94,8 +94,10 @@ def within(found: Sequence[Row], labels: Sequence[Any], quadratic: bool, seed: i
     """The same rater on the same texts twice."""
     first = {(row["rater"], row["id"]): row for row in found}
     twice = [(first[r["rater"], r["of"]], r) for r in found if r["of"] and (r["rater"], r["of"]) in first]
-    a, b = ([call(r["value"]) if labels is CALLS else r["value"] for r in column] for column in (
-        [pair[0] for pair in twice], [pair[1] for pair in twice]))  # fmt: skip
+    a, b = (
+        [call(r["value"]) if labels is CALLS else r["value"] for r in column]
+        for column in ([pair[0] for pair in twice], [pair[1] for pair in twice])
+    )
     # Sides are swapped in between: the same side twice is a habit, no opinion.
     stuck = sum(x["choice"] == y["choice"] and x["choice"] in ("left", "right") for x, y in twice)
     return {**compared(a, b, labels, [r["item"] for _, r in twice], seed, quadratic), "same_side": stuck}
@@ -118,10 +120,17 @@ def between(found: Sequence[Row], labels: Sequence[Any], quadratic: bool) -> Row
                 a, b = zip(*both, strict=True)
                 same = sum(x == y for x, y in both)
                 agreed, asked = agreed + same, asked + len(both)
-                pairs[f"{one}:{other}"] = {"n": len(both), "agreement": same / len(both), "kappa": kappa(
-                    a, b, labels, quadratic)}  # fmt: skip
-    return {"raters": len(raters), "pairs": pairs, "ceiling": agreed / asked if asked else None,
-            "alpha": alpha([list(values.values()) for values in given.values()], labels, quadratic)}  # fmt: skip
+                pairs[f"{one}:{other}"] = {
+                    "n": len(both),
+                    "agreement": same / len(both),
+                    "kappa": kappa(a, b, labels, quadratic),
+                }
+    return {
+        "raters": len(raters),
+        "pairs": pairs,
+        "ceiling": agreed / asked if asked else None,
+        "alpha": alpha([list(values.values()) for values in given.values()], labels, quadratic),
+    }
 
 
 def calibrated(found: Row) -> str:
@@ -156,8 +165,18 @@ def judge(found: Sequence[Row], judged: Judged, tie: float, seed: int) -> tuple[
         items.append(given[0]["item"])
         if people[-1] != machine[-1]:
             reasons = sorted({reason for row in given for reason in row["reasons"]})
-            apart.append({"record": record, "type": given[0]["type"], "pair": pair, "people": value,
-                          "votes": len(given), "judge": said, "scores": scores, "reasons": reasons})  # fmt: skip
+            apart.append(
+                {
+                    "record": record,
+                    "type": given[0]["type"],
+                    "pair": pair,
+                    "people": value,
+                    "votes": len(given),
+                    "judge": said,
+                    "scores": scores,
+                    "reasons": reasons,
+                }
+            )
     row = compared(people, machine, CALLS, items, seed)
     row |= {"unscored": len(by) - len(people), "uncalibrated": calibrated(row)}
     # The flat contradictions first, then what one side alone calls a tie.

@@ -99,26 +99,39 @@ def label(key: Mapping[str, Any], votes: Sequence[Vote], judged: Judged, sheet: 
         mine = [row for row in real if row["sides"] == [system]]
         systems[system] = intervals.mean([row["value"] for row in mine], [row["item"] for row in mine]).row()
     whole = compared(
-        [row["value"] for row, _ in scored], [score for _, score in scored], SCORES,
-        [row["item"] for row, _ in scored], seed, True,
-    )  # fmt: skip
+        [row["value"] for row, _ in scored],
+        [score for _, score in scored],
+        SCORES,
+        [row["item"] for row, _ in scored],
+        seed,
+        True,
+    )
     # What counts is texts, however many dimensions of each were scored.
     texts = len({(row["record"], row["sides"][0]) for row, _ in scored})
     apart = [
-        {**{name: row[name] for name in ("record", "type", "dim", "rater")}, "system": row["sides"][0],
-         "people": row["value"], "judge": score}
-        for row, score in scored if abs(row["value"] - score) >= FAR
-    ]  # fmt: skip
+        {
+            **{name: row[name] for name in ("record", "type", "dim", "rater")},
+            "system": row["sides"][0],
+            "people": row["value"],
+            "judge": score,
+        }
+        for row, score in scored
+        if abs(row["value"] - score) >= FAR
+    ]
     return {
         **base(key, votes, found, sheet),
         "systems": systems,
         "dims": dims,
-        "judge": {**whole, "texts": texts, "unscored": len(real) - len(scored),
-                  "uncalibrated": calibrated({**whole, "n": texts})},
+        "judge": {
+            **whole,
+            "texts": texts,
+            "unscored": len(real) - len(scored),
+            "uncalibrated": calibrated({**whole, "n": texts}),
+        },
         "within": within(found, SCORES, True, seed),
         "between": between(real, SCORES, True),
         "disagreements": sorted(apart, key=lambda r: (-abs(r["people"] - r["judge"]), r["record"], r["dim"]))[:WORST],
-    }  # fmt: skip
+    }
 
 
 def _figure(value: float | None) -> str:
@@ -138,18 +151,26 @@ def lines(kind: str, found: Row) -> list[str]:
     made = [f"{kind}: {found['votes']} votes of {found['raters']} raters, {found['skipped']} skipped"]
     for pair, part in found.get("pairs", {}).items():
         sure, p = part["win"], _p(part["sign"]["p"])
-        made.append(f"  {pair}: first wins {_span(sure, 'mean')}, ties as halves, n={sure['n']} votes on "
-                    f"{sure['clusters']} items; sign test over items p={p}")  # fmt: skip
+        made.append(
+            f"  {pair}: first wins {_span(sure, 'mean')}, ties as halves, n={sure['n']} votes on "
+            f"{sure['clusters']} items; sign test over items p={p}"
+        )
     for system, part in found.get("systems", {}).items():
         made.append(f"  {system}: mean score {_span(part, 'mean')}, n={part['n']}")
     if "sides" in found:
         left, same = found["sides"], found["identical"]
-        made.append(f"  left side {_span(left, 'share')}, p={_p(left['p'])}; identical pairs called a tie: "
-                    f"{same['tie']} of {same['n']}; under a second: {found['fast']}")  # fmt: skip
+        made.append(
+            f"  left side {_span(left, 'share')}, p={_p(left['p'])}; identical pairs called a tie: "
+            f"{same['tie']} of {same['n']}; under a second: {found['fast']}"
+        )
     again, others = found["within"], found["between"]
-    made.append(f"  with themselves: kappa {_figure(again['kappa'])} (agreement {_figure(again['agreement'])}, "
-                f"n={again['n']}); with each other: alpha {_figure(others['alpha'])}")  # fmt: skip
+    made.append(
+        f"  with themselves: kappa {_figure(again['kappa'])} (agreement {_figure(again['agreement'])}, "
+        f"n={again['n']}); with each other: alpha {_figure(others['alpha'])}"
+    )
     machine, why = found["judge"], found["judge"]["uncalibrated"]
-    made.append(f"  with the judge: kappa {_span(machine, 'kappa')} (agreement {_figure(machine['agreement'])}, "
-                f"n={machine['n']}){f'; UNCALIBRATED: {why}' if why else ''}")  # fmt: skip
+    made.append(
+        f"  with the judge: kappa {_span(machine, 'kappa')} (agreement {_figure(machine['agreement'])}, "
+        f"n={machine['n']}){f'; UNCALIBRATED: {why}' if why else ''}"
+    )
     return made

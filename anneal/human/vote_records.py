@@ -17,7 +17,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from anneal.params import Refusal, Section
+from anneal.errors import Refusal
+from anneal.params import Section
 
 Choice = Literal["left", "right", "tie", "skip", "undo", "1", "2", "3", "4", "5"]
 DAY = 86_400_000

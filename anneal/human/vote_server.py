@@ -16,16 +16,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+from anneal.errors import Refusal
 from anneal.human import vote_records
-from anneal.params import Refusal
 
 LIMIT = 1_000_000  # bytes of one request
 KIND = "application/x-ndjson"
 PORT = 8765  # fixed, as what a browser keeps belongs to host and port
 HEADERS = {
-    "Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY", "Cross-Origin-Resource-Policy": "same-origin",
-}  # fmt: skip
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,9 @@ import random
 from collections.abc import Sequence
 
 from anneal.files import Record
+from anneal.records import golden
 
 KEPT = 0.6  # of the characters of a truncated text
-
-
-def golden(record: Record) -> str:
-    return str(record["completion"][-1]["content"])
 
 
 def _elsewhere(test: Sequence[Record], name: str, same: str, differs: str, seed: int) -> dict[str, str]:
@@ -44,6 +41,8 @@ def truncated(test: Sequence[Record]) -> dict[str, str]:
 def judged(test: Sequence[Record], null: str, seed: int) -> dict[str, dict[str, str]]:
     """The controls of a judge by name: id to text. `again` is the golden text once more: it must tie with itself."""
     return {
-        "null": {r["id"]: null for r in test}, "other": other(test, seed), "truncated": truncated(test),
+        "null": {r["id"]: null for r in test},
+        "other": other(test, seed),
+        "truncated": truncated(test),
         "again": {r["id"]: golden(r) for r in test},
-    }  # fmt: skip
+    }

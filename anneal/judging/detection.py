@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from anneal import records
 from anneal.files import Record
-from anneal.judging import controls, injected_defects
+from anneal.judging import injected_defects
 from anneal.stats import intervals, repeats
 
 USABLE = 3.0  # "can be used after an edit" in every rubric
@@ -30,11 +31,12 @@ def detected(rows: Sequence[Record], golden: Mapping[str, Record]) -> Numbers:
     both = [(row, golden[row["id"]]["score"]) for row in rows if row["outcome"] == "ok" and row["id"] in golden]
     items = [row["item"] for row, _ in both]
     return {
-        "n": len(rows), "outcomes": dict(Counter(row["outcome"] for row in rows)),
+        "n": len(rows),
+        "outcomes": dict(Counter(row["outcome"] for row in rows)),
         "lower": intervals.rate([row["score"] < own for row, own in both], items).row(),
         "higher": intervals.rate([row["score"] > own for row, own in both], items).row(),
         "flagged": intervals.rate([flagged(row) for row, _ in both], items).row(),
-    }  # fmt: skip
+    }
 
 
 def over_rejected(rows: Sequence[Record], golden: Mapping[str, Record]) -> Numbers:
@@ -97,18 +99,22 @@ def summary(rows: Sequence[Record], golden: Sequence[Record], test: Sequence[Rec
     """The figures of the card from its rows, the judgements of the golden texts and the records themselves."""
     sound = [row for row in golden if row["outcome"] == "ok"]
     own, ok = {row["id"]: row for row in sound}, [row for row in rows if row["outcome"] == "ok"]
-    defects = {name: detected([row for row in rows if row["defect"] == name], own)
-               for name in dict.fromkeys(row["defect"] for row in rows)}  # fmt: skip
+    defects = {
+        name: detected([row for row in rows if row["defect"] == name], own)
+        for name in dict.fromkeys(row["defect"] for row in rows)
+    }
     clear = intervals.rate([not flagged(row) for row in sound], [row["item"] for row in sound])
     return {
         "defects": {name: {**each, "held_out": name in injected_defects.HELD_OUT} for name, each in defects.items()},
         "sound": {"n": len(golden), "unflagged": clear.row()},
         "over_rejected": over_rejected([row for row in ok if row["defect"] in OWN], own),
-        "flips": None, "flips_reason": "pairwise verdicts are in prefer.json",
-        "length": length(sound, {r["id"]: controls.golden(r) for r in test}),
-        "repeats": repeats.summary(golden), "blind_to": blind(defects),
+        "flips": None,
+        "flips_reason": "pairwise verdicts are in prefer.json",
+        "length": length(sound, {r["id"]: records.golden(r) for r in test}),
+        "repeats": repeats.summary(golden),
+        "blind_to": blind(defects),
         "tokens": {name: sum(row["tokens"][i] for row in rows) for i, name in enumerate(("in", "out"))},
-    }  # fmt: skip
+    }
 
 
 def _share(row: Numbers, key: str = "mean") -> str:

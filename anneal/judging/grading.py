@@ -13,14 +13,13 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from anneal import files
 from anneal.files import Record
-from anneal.judging import controls, rubric
+from anneal.judging import rubric
 from anneal.judging.rubric import Rubric
 from anneal.llm import client, endpoint, offline_server, replay
 from anneal.llm.request import ASKED
 from anneal.offline import rule_judge, stub_judges
-from anneal.params import Count, Refusal, Section, Share
+from anneal.params import Count, Section, Share
 
 WORST, BEST = 1.0, 5.0
 Known = dict[str, list[str]]
@@ -58,25 +57,6 @@ class Judge(client.Chat):
         if self.model in stub_judges.JUDGES:
             return "stub score"
         return "rule score" if self.model.startswith("offline-") else "model score"
-
-
-def answered(system: str, records: Sequence[Record]) -> dict[str, str]:
-    """The text of every record: its golden completion, or what the system answered; Refusal unless each has one.
-
-    Nothing where there is no aligned model.
-    """
-    if system == "golden":
-        return {record["id"]: controls.golden(record) for record in records}
-    answers = files.read(f"data/answers/{system}.jsonl", "id")
-    found = {answer["id"]: answer["text"] for answer in answers}
-    if system == "aligned" and not answers:
-        return {}
-    if len(answers) != len(records) or found.keys() != {record["id"] for record in records}:
-        counts = f"{len(answers)} answers for {len(records)} records"
-        raise Refusal(
-            f"data/answers/{system}.jsonl: {counts}; run `dvc repro`, the ids must be those of data/test.jsonl"
-        )
-    return found
 
 
 def sheet_id(text: Record) -> str:
@@ -122,9 +102,13 @@ def judge_id(judge: Judge, sheet: Rubric, types: Mapping[str, str], known: Known
 
 
 def grade(
-    texts: Sequence[Record], rubrics: dict[str, Rubric], types: dict[str, str], known: Known, judge: Judge,
+    texts: Sequence[Record],
+    rubrics: dict[str, Rubric],
+    types: dict[str, str],
+    known: Known,
+    judge: Judge,
     sample: int = 0,
-) -> list[Record]:  # fmt: skip
+) -> list[Record]:
     """A judgement for every text, in order: {id, item, type, judge_id, outcome, score, dims, violations, ...}.
 
     Ids are unique. One conversation per rubric, as each has its own parser. judge.max_failed binds the first

@@ -14,18 +14,16 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from anneal.checks.facts import Facts
+from anneal.errors import Refusal
 from anneal.judging.rubric import Rubric, Words
 from anneal.judging.rubric import neutral as unblocked
-from anneal.llm.offline_server import Reply
-from anneal.offline import rule_judge
-from anneal.params import Refusal, Section
+from anneal.llm.blocks import block, unfenced
+from anneal.params import Section
 from anneal.prompts import Prompt
 
 PARSER = 1  # part of judge_id: raise it when the same reply, or the same rules, may give another verdict
-FAR = 1.0  # points between two totals from which one text is much better
 BLOCKS = ("sheet", "checks", "first", "second")
 _TAG = re.compile(r"<(?=\s*/?\s*(?:first|second)\b)", re.I)
-_FENCE = re.compile(r"\A```(?:json)?\s*\n(.*)\n```\Z", re.S)
 
 
 class Verdict(Section):
@@ -38,11 +36,6 @@ class Verdict(Section):
 def neutral(text: str) -> str:
     """Text that can neither close nor open a block of a pair's prompt."""
     return _TAG.sub("＜", unblocked(text))
-
-
-def _block(prompt: str, tag: str) -> str | None:
-    found = re.search(rf"^<{tag}>\n(.*?)\n?^</{tag}>$", prompt, re.M | re.S)
-    return found[1] if found else None
 
 
 class Pairs:
@@ -60,7 +53,7 @@ class Pairs:
         """What both texts of a record are judged by: label, sheet, criteria, checks."""
         told = self.rubric.messages(kind, label, facts, known, "")
         whole = "\n".join(message["content"] for message in told)
-        sheet, checks = _block(whole, "sheet"), _block(whole, "checks")
+        sheet, checks = block(whole, "sheet"), block(whole, "checks")
         if sheet is None or checks is None:
             raise Refusal(f"{self.rubric.path}: needs a <sheet> and a <checks> block, each tag alone on its line")
         # Without the sheet, whose words may look like a heading.
@@ -95,8 +88,7 @@ class Pairs:
 
 def parse(reply: str) -> dict[str, str]:
     """{reason, verdict} of a reply that is one such object and nothing else, or ValueError."""
-    fenced = _FENCE.match(reply.strip())
-    text = fenced[1] if fenced else reply
+    text = unfenced(reply)
     try:
         Verdict.model_validate_json(text)
     except ValidationError as err:
@@ -106,36 +98,3 @@ def parse(reply: str) -> dict[str, str]:
     if [key for key, _ in cells] != list(Verdict.model_fields):
         raise ValueError(f"expected {', '.join(Verdict.model_fields)}, each once and in this order")
     return dict(cells)
-
-
-def _total(head: dict[str, Any], verdict: dict[str, Any]) -> float:
-    """The total of a rubric: the weighted mean of the scores, no better than the strictest gate that is broken."""
-    weights: dict[str, float] = head["dimensions"]
-    points: float = sum(weights[name] * cell["score"] for name, cell in verdict["dims"].items())
-    caps = [head["gates"][entry["rule"]] for entry in verdict["violations"]]
-    return float(round(min([points / sum(weights.values()), *caps]), 6))
-
-
-def _said(name: str, total: float, verdict: dict[str, Any]) -> str:
-    lost = [f"{dim} {cell['score']}" for dim, cell in verdict["dims"].items() if cell["score"] < 5]
-    lost += [entry["rule"] for entry in verdict["violations"]]
-    return f"{name} {total:.2f} ({', '.join(lost) or 'no rule missed'})"
-
-
-def respond(body: dict[str, Any]) -> Reply:
-    """The rules as a judge of pairs: both texts scored alone, and the totals compared, so that no order can count.
-
-    ValueError (an HTTP 400) where the prompt has no rules or not two texts.
-    """
-    prompt = body["messages"][-1]["content"]
-    checks, first, second = (_block(prompt, tag) for tag in BLOCKS[1:])
-    if checks is None or first is None or second is None:
-        raise ValueError("the offline judge of pairs needs a <checks>, a <first> and a <second> block")
-    head, *rules = [json.loads(line) for line in checks.split("\n")]
-    both = [rule_judge.verdict(rules, list(head["dimensions"]), list(head["gates"]), text) for text in (first, second)]
-    ours, theirs = (_total(head, verdict) for verdict in both)
-    gap = round(ours - theirs, 6)
-    mark = ">" if abs(gap) < FAR else ">>"
-    verdict = "tie" if abs(gap) <= head["tie"] else f"A{mark}B" if gap > 0 else f"B{mark}A"
-    reason = f"{_said('A', ours, both[0])} against {_said('B', theirs, both[1])}"
-    return Reply(json.dumps({"reason": reason, "verdict": verdict}, ensure_ascii=False))

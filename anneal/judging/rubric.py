@@ -17,13 +17,14 @@ from pydantic import Field, ValidationError
 
 from anneal import prompts
 from anneal.checks.facts import own
+from anneal.errors import Refusal
+from anneal.llm.blocks import unfenced
 from anneal.llm.response import strict
-from anneal.params import Count, Refusal, Section
+from anneal.params import Count, Section
 
 PARSER = 2  # part of judge_id: raise it when the same reply, or the same rules, may score another way
 _HEADER = re.compile(r"\A---\n(.*?\n)---\n", re.S)
 _TAG = re.compile(r"<(?=\s*/?\s*(?:sheet|checks|text)\b)", re.I)
-_FENCE = re.compile(r"\A```(?:json)?\s*\n(.*)\n```\Z", re.S)
 Words = dict[str, list[str]]
 
 
@@ -160,7 +161,7 @@ class Rubric:
 
     def parse(self, reply: str) -> dict[str, Any]:
         """A verdict: for every dimension reason, quote and score 1..5, and the gates that are broken; or ValueError."""
-        text = (_FENCE.match(reply.strip()) or [reply, reply])[1]
+        text = unfenced(reply)
         try:
             Verdict.model_validate_json(text)
         except ValidationError as err:

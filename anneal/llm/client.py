@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from anneal import files
+from anneal.errors import Refusal
+from anneal.files import work
 from anneal.llm import endpoint, offline_server, replay, response
 from anneal.llm.request import AGAIN, JUDGED, Answer, Call, Chat, Row, accept
 from anneal.llm.response_cache import Ledger
 from anneal.llm.scheduler import Loop
-from anneal.params import Refusal, work
 
 __all__ = ["Answer", "Call", "Chat", "accept", "ask", "bill"]
 

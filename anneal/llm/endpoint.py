@@ -16,12 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
+from anneal.errors import Refusal
 from anneal.llm import offline_server
 from anneal.llm.response import Kind
-from anneal.params import Refusal
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -80,14 +79,12 @@ def _number(name: str, default: float, least: float, most: float) -> float:
 
 
 def _edition(respond: offline_server.Respond, material: Path | None) -> str:
-    """Who answers offline: its code and its phrases, so that an edit of either is not answered from the ledger."""
-    module = sys.modules.get(respond.__module__)
-    # What it imports speaks too: a judge of pairs applies the rules of another module.
-    used = [each for each in vars(module).values() if isinstance(each, ModuleType)] if module else []
-    near = [each for each in used if each.__name__.startswith("stages.lib.")]
-    files = [Path(each.__file__) for each in [module, *near] if each and each.__file__]
-    files += sorted(p for p in material.rglob("*") if p.is_file()) if material else []
-    return hashlib.sha256(b"\0".join(p.name.encode() + b"\0" + p.read_bytes() for p in files)).hexdigest()[:16]
+    """Who answers offline: the module of the persona with its VERSION, and the bytes of its phrases."""
+    persona = sys.modules[respond.__module__]
+    total = hashlib.sha256(f"{persona.__name__} {getattr(persona, 'VERSION', 0)}".encode())
+    for path in sorted(p for p in material.rglob("*") if p.is_file()) if material else []:
+        total.update(b"\0" + path.name.encode() + b"\0" + path.read_bytes())
+    return total.hexdigest()[:16]
 
 
 def road(role: Role, model: str, respond: offline_server.Respond, material: Path | None) -> Road:
@@ -99,13 +96,16 @@ def road(role: Role, model: str, respond: offline_server.Respond, material: Path
         url = os.environ.get(f"{name}_BASE_URL") or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
         key, identity = os.environ.get(f"{name}_API_KEY") or os.environ.get("OPENAI_API_KEY") or "", url.rstrip("/")
     return Road(
-        role, identity, url, key,
+        role,
+        identity,
+        url,
+        key,
         concurrency=int(_number(f"{name}_CONCURRENCY", 32, 1, 1000)),  # 1000 is the client's pool
         timeout=_number(f"{name}_TIMEOUT", 60, 0.001, 86400),
         max_requests=int(_number(f"{name}_MAX_REQUESTS", 10**9, 0, 10**9)),
         price_in=0.0 if embedded else _number(f"{name}_PRICE_IN", 0, 0, 1e9),
         price_out=0.0 if embedded else _number(f"{name}_PRICE_OUT", 0, 0, 1e9),
-    )  # fmt: skip
+    )
 
 
 @contextmanager

@@ -13,15 +13,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from anneal.errors import Refusal
 from anneal.llm.request import Answer, Row
 from anneal.llm.response import Kind
-from anneal.params import Refusal
 
 # What a judgement is called when its call failed, and the kind of that failure, both ways.
 OUTCOMES: dict[Kind, str] = {
-    "check": "parse_error", "empty": "parse_error", "refusal": "refusal", "content_filter": "refusal",
-    "length": "length", "timeout": "timeout", "http": "http",
-}  # fmt: skip
+    "check": "parse_error",
+    "empty": "parse_error",
+    "refusal": "refusal",
+    "content_filter": "refusal",
+    "length": "length",
+    "timeout": "timeout",
+    "http": "http",
+}
 _KINDS: dict[str, Kind] = {outcome: kind for kind, outcome in reversed(OUTCOMES.items())}
 
 

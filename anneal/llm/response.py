@@ -10,9 +10,12 @@ Kind = Literal["", "http", "timeout", "empty", "length", "content_filter", "refu
 
 # Other words for the same: Anthropic's and Gemini's compatible endpoints, and a router's own failure.
 _FINISH: dict[str, Kind] = {
-    "length": "length", "max_tokens": "length", "content_filter": "content_filter", "safety": "content_filter",
+    "length": "length",
+    "max_tokens": "length",
+    "content_filter": "content_filter",
+    "safety": "content_filter",
     "error": "http",
-}  # fmt: skip
+}
 # A model's way of saying no, at the start of its text. A verb of serving must follow: a text for the public may well
 # begin with "I cannot imagine", or with an apology to the reader's purse.
 _CANNOT = r"(?:无法|不能|没法|没有办法|不便|不会)(?:再)?(?:为您|为你|帮您|帮你|直接|继续)?"

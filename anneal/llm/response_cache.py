@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
+from anneal.errors import Refusal
 from anneal.llm.response import Kind
-from anneal.params import Refusal
 
 _COLUMNS = "key, kind, body, model, tokens_in, tokens_out, cost, attempts"
 _TABLE = """CREATE TABLE IF NOT EXISTS {} (key TEXT PRIMARY KEY, kind TEXT NOT NULL, body TEXT NOT NULL,

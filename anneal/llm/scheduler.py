@@ -16,11 +16,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from anneal.errors import Refusal
 from anneal.llm import endpoint, response
 from anneal.llm.concurrency import Limit
 from anneal.llm.request import Row
 from anneal.llm.response_cache import Entry, Ledger
-from anneal.params import Refusal
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

@@ -13,7 +13,8 @@ import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anneal.params import Refusal, Section
+from anneal.errors import Refusal
+from anneal.params import Section
 
 if TYPE_CHECKING:
     import torch
@@ -23,10 +24,15 @@ TINY = "tiny"
 # blanks, which some tokenizers strip. All are in Unicode NFC, which some tokenizers apply by design.
 _HAN = [*range(0x4E00, 0x9FA6, 97), *range(0x3400, 0x4DB6, 331), *range(0x20000, 0x2A6D7, 2111)]
 PROBES = (
-    *("".join(map(chr, _HAN[start : start + 12])) for start in range(0, len(_HAN), 12)), "\U0001f469\u200d\U0001f52c",
-    "plain English, don't; (really)?", "0123456789 3.14 50% -7 1,000", ",.!?;:\"'()<>[]{}/\\|-_=+*&^%$#@~`",
-    "，。！？；：“”‘’（）《》【】、…—～", "５０ｍｌ and ½ cup", "line\nline\n\n    indented\tafter a tab",
-)  # fmt: skip
+    *("".join(map(chr, _HAN[start : start + 12])) for start in range(0, len(_HAN), 12)),
+    "\U0001f469\u200d\U0001f52c",
+    "plain English, don't; (really)?",
+    "0123456789 3.14 50% -7 1,000",
+    ",.!?;:\"'()<>[]{}/\\|-_=+*&^%$#@~`",
+    "，。！？；：“”‘’（）《》【】、…—～",
+    "５０ｍｌ and ½ cup",
+    "line\nline\n\n    indented\tafter a tab",
+)
 _SAMPLES = 1000  # ids of the vocabulary that are tried; all of 150,000 would cost a second per start
 
 
@@ -188,9 +194,14 @@ def load(folder: str | Path = "models/base", dtype: str | None = None, quantize:
 
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
-            name, revision=revision, trust_remote_code=False, use_safetensors=True, local_files_only=local,
-            output_loading_info=True, **options,
-        )  # fmt: skip
+            name,
+            revision=revision,
+            trust_remote_code=False,
+            use_safetensors=True,
+            local_files_only=local,
+            output_loading_info=True,
+            **options,
+        )
     except Exception as err:
         where, todo = (name, "make it again") if local else (f"{name}@{revision}", "check name, network and HF_TOKEN")
         raise Refusal(f"{where}: the model could not be loaded: {_line(err)}; {todo}") from None

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anneal.params import Refusal
+from anneal.errors import Refusal
 
 if TYPE_CHECKING:
     import torch

@@ -15,10 +15,10 @@ from typing import Any
 
 from anneal import files
 from anneal.dataset import chat_template
-from anneal.dataset.template import Messages, Unmaskable
+from anneal.dataset.chat_template import Messages, Unmaskable
 from anneal.decoding import generate
+from anneal.errors import Refusal
 from anneal.models import loading, weights
-from anneal.params import Refusal
 
 FOLDER = Path("models/reward")
 BASE = Path("models/base")
@@ -64,10 +64,16 @@ def untrained(dtype: str | None, seed: int = 0) -> Any:
 
     try:
         found, info = AutoModelForSequenceClassification.from_pretrained(
-            name, revision=revision, num_labels=1, trust_remote_code=False, use_safetensors=True,
-            local_files_only=Path(name).is_dir(), output_loading_info=True,
-            dtype=number, device_map=None if place == "cpu" else {"": place},
-        )  # fmt: skip
+            name,
+            revision=revision,
+            num_labels=1,
+            trust_remote_code=False,
+            use_safetensors=True,
+            local_files_only=Path(name).is_dir(),
+            output_loading_info=True,
+            dtype=number,
+            device_map=None if place == "cpu" else {"": place},
+        )
     except Exception as err:
         line = next((line.strip() for line in str(err).splitlines() if line.strip()), type(err).__name__)[:300]
         raise Refusal(f"{name}: no reward model could be made of it: {line}; set reward.epochs to 0") from None

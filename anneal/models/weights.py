@@ -8,8 +8,8 @@ import warnings
 from pathlib import Path
 from typing import Any, Literal
 
+from anneal.errors import Refusal
 from anneal.models import loading
-from anneal.params import Refusal
 
 System = Literal["base", "tuned", "aligned"]
 SYSTEMS: tuple[System, ...] = ("base", "tuned", "aligned")

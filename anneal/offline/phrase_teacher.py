@@ -15,9 +15,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+from anneal.errors import Refusal
 from anneal.llm.offline_server import Reply, Respond
 from anneal.offline import rewrite
-from anneal.params import Refusal
+
+# Raise it when the same request may be answered otherwise; it is part of the teacher's identity.
+VERSION = f"1.{rewrite.VERSION}"
 
 Tree = dict[str, Any]  # the bank, or a part of it
 _SLOT = re.compile(r"\{([^{}]+)\}")

@@ -10,6 +10,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+# Raise it when the same text may be rewritten otherwise; it is part of the identity of the teachers that use it.
+VERSION = "1"
+
 Step = dict[str, Any]  # clause, keep, edits, tries; count, forget, one_of where a recipe wants them
 Words = dict[str, list[str]]
 Say = Callable[[str], str]  # a template of the bank to words, its slots filled at random

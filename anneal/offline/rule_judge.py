@@ -15,7 +15,11 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from anneal.llm.blocks import block
 from anneal.llm.offline_server import Reply
+
+# Raise it when the same request may be answered otherwise; it is part of the judge's identity.
+VERSION = "1"
 
 Rule = dict[str, Any]
 Miss = tuple[int, str]  # how often a rule is missed, and the passage that shows it, "" where none does
@@ -108,9 +112,9 @@ def verdict(rules: list[Rule], dimensions: list[str], gates: list[str], text: st
 def respond(body: dict[str, Any]) -> Reply:
     """The offline judge of a chat request; ValueError (an HTTP 400) where the prompt has no rules or no text."""
     prompt = body["messages"][-1]["content"]
-    blocks = [re.search(rf"^<{tag}>\n(.*?)\n?^</{tag}>$", prompt, re.M | re.S) for tag in ("checks", "text")]
-    if not blocks[0] or not blocks[1]:
+    checks, text = block(prompt, "checks"), block(prompt, "text")
+    if checks is None or text is None:
         raise ValueError("the offline judge needs a <checks> and a <text> block, each tag alone on its line")
-    head, *rules = [json.loads(line) for line in blocks[0][1].split("\n")]
-    found = verdict(rules, head["dimensions"], head["gates"], blocks[1][1])
+    head, *rules = [json.loads(line) for line in checks.split("\n")]
+    found = verdict(rules, head["dimensions"], head["gates"], text)
     return Reply(json.dumps(found, ensure_ascii=False))

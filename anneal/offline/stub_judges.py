@@ -7,19 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable
 from typing import Any
 
+from anneal.llm.blocks import block
 from anneal.llm.offline_server import VERSION, Reply, Respond
 
-_BLOCK = r"^<{0}>\n(.*?)\n?^</{0}>$"
 LONG = 40  # characters that a further point costs the judge of length
-
-
-def _block(prompt: str, tag: str) -> str | None:
-    found = re.search(_BLOCK.format(tag), prompt, re.M | re.S)
-    return found[1] if found else None
 
 
 def _judge(score: Callable[[str, str], int], pair: Callable[[str, str, str], str]) -> Respond:
@@ -28,11 +22,11 @@ def _judge(score: Callable[[str, str], int], pair: Callable[[str, str, str], str
     def respond(body: dict[str, Any]) -> Reply:
         prompt = body["messages"][-1]["content"]
         asked = json.dumps(body, sort_keys=True, ensure_ascii=False)
-        first, second = _block(prompt, "first"), _block(prompt, "second")
+        first, second = block(prompt, "first"), block(prompt, "second")
         if first is not None and second is not None:
             return Reply(json.dumps({"reason": "a stub", "verdict": pair(first, second, asked)}))
-        text = _block(prompt, "text") or ""
-        head = json.loads((_block(prompt, "checks") or "{}").split("\n")[0])
+        text = block(prompt, "text") or ""
+        head = json.loads((block(prompt, "checks") or "{}").split("\n")[0])
         cell = {"reason": "a stub", "quote": text.strip()[:9], "score": score(text, asked)}
         dims = dict.fromkeys(head.get("dimensions", []), cell)
         return Reply(json.dumps({"dims": dims, "violations": []}, ensure_ascii=False))

@@ -19,10 +19,14 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from anneal.errors import Refusal
 from anneal.llm.offline_server import Reply, Respond
-from anneal.params import Refusal, Section
+from anneal.params import Section
 from anneal.similarity import ngrams
 from anneal.sources.chunks import sentences, tokens
+
+# Raise it when the same request may be answered otherwise; it is part of the teacher's identity.
+VERSION = "1"
 
 _LONG = 40  # tokens of a sentence that is parted
 _POINTS = 12  # of a summary, at most

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from anneal.params import Refusal
+from anneal.errors import Refusal
 
 Record = dict[str, Any]
 Flag = dict[str, str]  # name, strategy, line

@@ -90,9 +90,13 @@ def follows(prompts: Sequence[Group], of: Callable[[Record], float], seed: int) 
     reason = "" if low is not None else f"{count} items: an interval needs {agreement.FEWEST}"
     reason = reason if kept else "no variance: no prompt has samples that differ in both"
     return {
-        "n": len(kept), "clusters": count, "rho": figure(list(range(len(kept)))), "low": low, "high": high,
+        "n": len(kept),
+        "clusters": count,
+        "rho": figure(list(range(len(kept)))),
+        "low": low,
+        "high": high,
         "reason": reason,
-    }  # fmt: skip
+    }
 
 
 def measure(rows: Sequence[Record], limits: Limits, seed: int) -> Record:
@@ -109,16 +113,19 @@ def measure(rows: Sequence[Record], limits: Limits, seed: int) -> Record:
     }
     reward = column([[row["reward"] for row in group] for group in prompts], items)
     numbers = {
-        "n": len(prompts), "samples": len(prompts[0]), "functions": functions,
+        "n": len(prompts),
+        "samples": len(prompts[0]),
+        "functions": functions,
         "length": follows(prompts, lambda row: len(row["text"]), seed),
-        "spread": reward.pop("spread"), "reward": reward,
+        "spread": reward.pop("spread"),
+        "reward": reward,
         "zero_spread": {
             **reward.pop("zero_spread"),
             "full": sum(all(row["reward"] == 1 for row in group) for group in prompts),
             "same": sum(len({row["text"] for row in group}) == 1 for group in prompts),
         },
         "constant": [name for name, one in functions.items() if one["zero_spread"]["n"] == len(prompts)],
-    }  # fmt: skip
+    }
     return {**numbers, "refusals": refusals(numbers, limits)}
 
 

@@ -17,8 +17,9 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from anneal.checks import facts, json_layout, text_checks
+from anneal.errors import Refusal
 from anneal.files import Record
-from anneal.params import Refusal, Section
+from anneal.params import Section
 
 Row = dict[str, float]  # name of a reward -> value
 
@@ -143,10 +144,19 @@ def by_model(sample: Sample) -> float:
 
 
 EACH: dict[str, Callable[[Sample], float]] = {
-    "banned": banned, "exaggerated": exaggerated, "unsupported": unsupported, "type": of_type,
-    "facts": own_facts, "name": name, "length": length, "call_to_action": call_to_action, "json": valid_json,
-    "in_distribution": in_distribution, "stop": stop, "model": by_model,
-}  # fmt: skip
+    "banned": banned,
+    "exaggerated": exaggerated,
+    "unsupported": unsupported,
+    "type": of_type,
+    "facts": own_facts,
+    "name": name,
+    "length": length,
+    "call_to_action": call_to_action,
+    "json": valid_json,
+    "in_distribution": in_distribution,
+    "stop": stop,
+    "model": by_model,
+}
 NAMES = tuple(EACH)
 
 
@@ -178,9 +188,13 @@ def refuse(rewards: Rewards, world: text_checks.World, model: bool) -> None:
 
 
 def score(
-    records: Sequence[Record], texts: Sequence[str], stopped: Sequence[bool], rewards: Rewards, world: text_checks.World,
+    records: Sequence[Record],
+    texts: Sequence[str],
+    stopped: Sequence[bool],
+    rewards: Rewards,
+    world: text_checks.World,
     model_scores: Sequence[float] | None = None,
-) -> list[Row]:  # fmt: skip
+) -> list[Row]:
     """For each text its rewards with a weight above 0, each in [0, 1]; `model_scores` are unbounded."""
     refuse(rewards, world, model_scores is not None)
     outside = model_scores if model_scores is not None else [0.0] * len(texts)

@@ -48,9 +48,14 @@ def length(pairs: Sequence[Pair]) -> Numbers:
     gaps, items = [len(p.chosen) - len(p.rejected) for p in pairs], [p.item for p in pairs]
     row = intervals.mean([float(gap) for gap in gaps], items).row()
     made: Numbers = {
-        "median": float(np.median(gaps)) if gaps else None, "mean": row["mean"], "low": row["low"], "high": row["high"],
-        "reason": intervals.why(row), "longer": sum(gap > 0 for gap in gaps), "shorter": sum(gap < 0 for gap in gaps),
-    }  # fmt: skip
+        "median": float(np.median(gaps)) if gaps else None,
+        "mean": row["mean"],
+        "low": row["low"],
+        "high": row["high"],
+        "reason": intervals.why(row),
+        "longer": sum(gap > 0 for gap in gaps),
+        "shorter": sum(gap < 0 for gap in gaps),
+    }
     alone = auc([len(p.chosen) for p in pairs], [len(p.rejected) for p in pairs], items) if gaps else {"auc": None}
     return {**made, "auc": alone["auc"]}
 
@@ -168,6 +173,9 @@ def ngrams(pairs: Sequence[Pair], ngram: int, folds: int, top: int, seed: int) -
     won = intervals.share(((np.sign(chosen - rejected) + 1) / 2).tolist(), items).row()
     alike = scores(equal(pairs, seed), items, ngram, folds, seed)
     return {
-        **auc(chosen, rejected, items), "equal": auc(*alike, items), "pairwise": won, "folds": folds,
+        **auc(chosen, rejected, items),
+        "equal": auc(*alike, items),
+        "pairwise": won,
+        "folds": folds,
         "top": giveaways(pairs, ngram, top),
-    }  # fmt: skip
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from anneal.history import dvc_lock, revision
 from anneal.history.revision import Snapshot
-from anneal.report import artifacts, changes, headline, human_votes
+from anneal.report import artifacts, headline, human_votes
 from anneal.report.formatting import figure
 from anneal.systems import SYSTEMS
 
@@ -69,7 +69,7 @@ def unsound(now: Snapshot) -> list[Alert]:
         line += f" (at most {1 - STOPS:.0%} is usual)"
         found.append(("bad", f"{line}: see the masks under Tokens, and answer.decode.max_new_tokens"))
     found += [("bad", f"preference learning: {line}") for line in now.metric("align", "warnings") or []]
-    found += [("bad", line) for line in changes.leaks(now)]
+    found += [("bad", line) for line in leaks(now)]
     if over := now.metric("format", "over_length", "rows"):
         found.append(("bad", f"{over} records were longer than format.max_length and are in no split"))
     for name, control in (now.metric("compare", "controls") or {}).items():
@@ -173,3 +173,10 @@ def alerts(now: Snapshot, old: Snapshot) -> list[Alert]:
     """Every line, bad ones before notes, each group in the order of its cause."""
     found = [*unscored(now), *unsound(now), *judge(now), *pairwise(now), *notes(now, old)]
     return sorted(found, key=lambda alert: alert[0])
+
+
+def leaks(now: Snapshot) -> list[str]:
+    """What the leakage certificate of the split does not rule out, as lines for the banner."""
+    names = {"shared_items": "items are on two sides of the split", "crossing_pairs": "near-duplicates cross the split"}
+    counts = {words: now.metric("split", "certificate", key) for key, words in names.items()}
+    return [f"leak: {count} {words}; the scores are too good" for words, count in counts.items() if count]

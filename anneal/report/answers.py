@@ -9,22 +9,29 @@ from typing import Any
 
 from anneal import html
 from anneal.history.revision import Snapshot
-from anneal.html import Safe, el, fold, table
+from anneal.html import NONE, Safe, el, fold, table
 from anneal.report.formatting import change, estimate, figure, told
 from anneal.systems import MODELS, SYSTEMS
 
-NONE = Safe("")
 # Figures of a preset: key, heading, whether it is a share.
 FIGURES = (
-    ("strict", "strict", True), ("rouge_l", "ROUGE-L", False), ("distinct_2", "distinct-2", False),
-    ("distinct_4", "distinct-4", False), ("self_bleu", "self-BLEU", False), ("overrun", "overrun", True),
+    ("strict", "strict", True),
+    ("rouge_l", "ROUGE-L", False),
+    ("distinct_2", "distinct-2", False),
+    ("distinct_4", "distinct-4", False),
+    ("self_bleu", "self-BLEU", False),
+    ("overrun", "overrun", True),
     ("stopped", "stops", True),
-)  # fmt: skip
+)
 # Distances of a style: key and heading.
 DISTANCES = (
-    ("characters", "characters"), ("words", "words"), ("function_words", "function words"),
-    ("punctuation", "punctuation"), ("sentence_length", "sentence length"), ("paragraph_length", "paragraph length"),
-)  # fmt: skip
+    ("characters", "characters"),
+    ("words", "words"),
+    ("function_words", "function words"),
+    ("punctuation", "punctuation"),
+    ("sentence_length", "sentence length"),
+    ("paragraph_length", "paragraph length"),
+)
 
 
 def contract(now: Snapshot, _old: Snapshot) -> Safe:
@@ -173,6 +180,9 @@ def styles(now: Snapshot) -> Safe:
     head = ["", "against", "n", *(heading for _, heading in DISTANCES), "AUC", "type-token"]
     spans = "Longest stretch of each text, in characters, that stands word for word in a training text:"
     return html.join(
-        el("h3", "Style"), table(head, rows), el("p", words, class_="soft"),
-        el("p", spans), table(["", "n", "median", "p95", "longest"], copies),
-    )  # fmt: skip
+        el("h3", "Style"),
+        table(head, rows),
+        el("p", words, class_="soft"),
+        el("p", spans),
+        table(["", "n", "median", "p95", "longest"], copies),
+    )

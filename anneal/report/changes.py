@@ -8,11 +8,10 @@ from __future__ import annotations
 from anneal import html
 from anneal.history import revision
 from anneal.history.revision import Snapshot
-from anneal.html import Safe, el, fold, table
-from anneal.report import artifacts, data_changes, regressions
-from anneal.report.formatting import figure, listing
+from anneal.html import NONE, Safe, el, fold, table
+from anneal.report import data_changes, regressions
+from anneal.report.formatting import figure
 
-NONE = Safe("")
 FINE = ("se", "p", "p_holm", "detectable")  # of an estimate; its mean and ends are shown
 LIMIT = 150  # rows of changed metrics that are shown
 
@@ -84,62 +83,3 @@ def numbers(now: Snapshot, old: Snapshot) -> list[list[str]]:
             change = "another judge"
         rows.append([key, figure(before), figure(after), change])
     return sorted(rows, key=lambda row: (not headline(row[0]), row[0]))
-
-
-def training(now: Snapshot, _old: Snapshot) -> Safe:
-    """Loss over steps, with its table; what the answers during training passed."""
-    found, columns = now.metric("train"), artifacts.columns("reports/plots/train.tsv")
-    if not found and not columns:
-        return NONE
-    losses = {name: points for name, points in columns.items() if name.endswith("loss") and points}
-    steps = sorted({x for points in losses.values() for x, _ in points})
-    rows = [[figure(int(x)), *(figure(dict(points).get(x)) for points in losses.values())] for x in steps]
-    chart = html.lines("Loss by training step", losses)
-    twin = fold("as a table", table(["step", *losses], rows))
-    return html.join(chart, twin, samples(), listing(found) if found else "")
-
-
-def samples() -> Safe:
-    """Checks of the answers to validation prompts at each validation: a small chart for each, and all as a table."""
-    columns = artifacts.columns("reports/plots/samples.tsv")
-    counts = dict(columns.pop("n", []))
-    if not counts:
-        return NONE
-    drawn = (html.lines(f"{n} by training step", {n: p}, 130, 260, share=True) for n, p in columns.items())
-    charts = [el("div", chart) for chart in drawn]
-    rows = [
-        [figure(int(step)), figure(int(n)), *(figure(dict(points).get(step), True) for points in columns.values())]
-        for step, n in counts.items()
-    ]
-    most = figure(int(max(counts.values())))
-    words = f"Share of the greedy answers to {most} validation prompts that pass, at each validation:"
-    twin = fold("as a table", table(["step", "n", *columns], rows))
-    return html.join(el("p", words), el("div", *charts, class_="small"), twin)
-
-
-def merge(now: Snapshot, _old: Snapshot) -> Safe:
-    """The proof that the merged model says what the adapter on the base says."""
-    found = now.metric("merge")
-    if not found:
-        return NONE
-    rows, most, limit = (figure(found.get(key)) for key in ("prompts", "largest_difference", "tolerance"))
-    words = (
-        f"On {rows} validation prompts the logits of the merged model and of the adapter on the base differ by at most "
-        f"{most} (allowed: {limit}); {figure(found.get('greedy_match'), True)} of greedy tokens agree."
-    )
-    return html.join(el("p", words), fold("all of merge.json", listing(found)))
-
-
-def provenance(now: Snapshot, _old: Snapshot) -> Safe:
-    rows = [("commit", revision.head() or "–"), *artifacts.provenance(now.params).items()]
-    ids = (now.metric("judge/tuned", "judge_ids") or {}).items()
-    made = table(["", "value"], [*rows, *((f"judge of {name}", value) for name, value in ids)], class_="words")
-    line = artifacts.outbound(now.params)[1]
-    return html.join(el("p", f"Nothing may leave this machine (privacy.local_only); {line}."), made) if line else made
-
-
-def leaks(now: Snapshot) -> list[str]:
-    """What the leakage certificate of the split does not rule out, as lines for the banner."""
-    names = {"shared_items": "items are on two sides of the split", "crossing_pairs": "near-duplicates cross the split"}
-    counts = {words: now.metric("split", "certificate", key) for key, words in names.items()}
-    return [f"leak: {count} {words}; the scores are too good" for words, count in counts.items() if count]

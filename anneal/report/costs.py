@@ -17,10 +17,13 @@ from anneal.systems import SYSTEMS
 
 # Stage -> its metrics and the role that answers it; <ROLE>_PRICE_IN and _PRICE_OUT are per million tokens.
 STAGES = {
-    "generate": ("generate", "teacher"), "clean": ("clean", "teacher"), "reject": ("reject", "teacher"),
+    "generate": ("generate", "teacher"),
+    "clean": ("clean", "teacher"),
+    "reject": ("reject", "teacher"),
     **{f"judge@{name}": (f"judge/{name}", "judge") for name in (*SYSTEMS, "controls", "samples")},
-    "prefer": ("prefer", "judge"), "card": ("card", "judge"),
-}  # fmt: skip
+    "prefer": ("prefer", "judge"),
+    "card": ("card", "judge"),
+}
 
 
 def asked(now: Snapshot) -> list[str]:

@@ -11,10 +11,10 @@ from typing import Any
 from anneal import html
 from anneal.dataset import token_budget
 from anneal.history.revision import Snapshot
-from anneal.html import Safe, el, fold, table
+from anneal.html import NONE, Safe, el, fold, table
+from anneal.report import charts
 from anneal.report.formatting import figure, listing
 
-NONE = Safe("")
 # What each stage leaves: name, metrics file, keys.
 STEPS = (
     ("generated", "generate", "n"),
@@ -75,7 +75,7 @@ def funnel(now: Snapshot, _old: Snapshot) -> Safe:
         rows.append([name, figure(count), lost, why.get(name, "")])
         before = before if name in PARTS else count
     bars = [(n, [("kept", c, None, None)]) for n, c in known]
-    chart = html.bars("Records after each stage", bars, 0, max([1, *(c for _, c in known)]))
+    chart = charts.bars("Records after each stage", bars, 0, max([1, *(c for _, c in known)]))
     return html.join(source(now), table(["after", "records", "lost", "why"], rows), fold("as bars", chart))
 
 
@@ -85,10 +85,16 @@ def split(now: Snapshot, _old: Snapshot) -> Safe:
     if not found:
         return NONE
     rows = [
-        [name.replace("_", " "), figure(part.get("jaccard")), " ~ ".join(part.get("alike") or []),
-         figure(part.get("containment")), figure(part.get("half_contained"), True)]
-        for name, part in found.items() if isinstance(part, dict)
-    ]  # fmt: skip
+        [
+            name.replace("_", " "),
+            figure(part.get("jaccard")),
+            " ~ ".join(part.get("alike") or []),
+            figure(part.get("containment")),
+            figure(part.get("half_contained"), True),
+        ]
+        for name, part in found.items()
+        if isinstance(part, dict)
+    ]
     shared, crossing, limit = (figure(found.get(key)) for key in ("shared_items", "crossing_pairs", "near_duplicate"))
     words = (
         f"{shared} items on two sides; {crossing} pairs of texts across sides with a Jaccard of {limit} or more. "

@@ -10,12 +10,11 @@ from typing import Any
 
 from anneal import html
 from anneal.history.revision import Snapshot
-from anneal.html import Safe, el, fold, table
-from anneal.report import artifacts
+from anneal.html import NONE, Safe, el, fold, table
+from anneal.report import artifacts, charts
 from anneal.report.formatting import figure, listing
 from anneal.report.scores import label, ordered
 
-NONE = Safe("")
 SHOWN, LETTERS = 40, 400  # names of a category, and characters of a text, that are shown
 QUANTILES = ("p5", "p50", "p95")
 
@@ -23,10 +22,17 @@ QUANTILES = ("p5", "p50", "p95")
 def types(now: Snapshot) -> Safe:
     found = now.metric("filter", "types") or {}
     rows = [
-        [label(now, kind), figure(t.get("n")), figure(t.get("kept")), figure(t.get("retention"), True),
-         figure(t.get("length")), figure(t.get("length_kept")), flag(t)]
+        [
+            label(now, kind),
+            figure(t.get("n")),
+            figure(t.get("kept")),
+            figure(t.get("retention"), True),
+            figure(t.get("length")),
+            figure(t.get("length_kept")),
+            flag(t),
+        ]
         for kind, t in ((kind, found[kind]) for kind in ordered(now, list(found)))
-    ]  # fmt: skip
+    ]
     return table(["type", "records", "kept", "share", "mean length", "of the kept", ""], rows)
 
 
@@ -45,7 +51,7 @@ def likelihoods(now: Snapshot) -> Safe:
     limit = figure(now.metric("filter", "density", "threshold"))
     rows = [[figure(x), *map(figure, row)] for x, *row in zip(edges, *counts.values(), strict=False)]
     return html.join(
-        html.histogram("Log-probability of kept and dropped texts", edges, counts),
+        charts.histogram("Log-probability of kept and dropped texts", edges, counts),
         el("p", f"The density drops what lies below {limit}.", class_="soft"),
         fold("as a table", table(["from", *counts], rows)),
     )
@@ -63,10 +69,13 @@ def features(now: Snapshot) -> Safe:
         return "–" if value is None else f"{math.expm1(value) if name in logs else value:.4g}"
 
     rows = [
-        [name, *(f"{shown(name, part.get(q))} → {shown(name, part.get(f'{q}_kept'))}" for q in QUANTILES),
-         figure(part["ks"])]
+        [
+            name,
+            *(f"{shown(name, part.get(q))} → {shown(name, part.get(f'{q}_kept'))}" for q in QUANTILES),
+            figure(part["ks"]),
+        ]
         for name, part in found.items()
-    ]  # fmt: skip
+    ]
     words = "Before → after, all records and kept ones; KS: the most by which the shares up to any value differ."
     return html.join(table(["feature", *QUANTILES, "KS"], rows), el("p", words, class_="soft"))
 
@@ -77,10 +86,17 @@ def names(now: Snapshot) -> Safe:
     for path, found in (now.metric("filter", "density", "names") or {}).items():
         every = sorted(found["names"].items(), key=lambda pair: (not pair[1].get("flagged"), -pair[1]["n"], pair[0]))
         rows = [
-            [name, figure(part["n"]), figure(part["kept"]), figure(part.get("share"), True),
-             figure(part.get("share_kept"), True), figure(part.get("retention"), True), flag(part)]
+            [
+                name,
+                figure(part["n"]),
+                figure(part["kept"]),
+                figure(part.get("share"), True),
+                figure(part.get("share_kept"), True),
+                figure(part.get("retention"), True),
+                flag(part),
+            ]
             for name, part in every[:SHOWN]
-        ]  # fmt: skip
+        ]
         head = ["name", "records", "kept", "share before", "share after", "kept of it", ""]
         more = el("p", f"and {len(every) - SHOWN} more in filter.json") if len(every) > SHOWN else NONE
         flags = sum(bool(part.get("flagged")) for _, part in every)
@@ -111,7 +127,7 @@ def curve(now: Snapshot) -> Safe:
         rows.append([f"{at:g}", *told, html.join(label(now, worst[0]), " ", figure(worst[1], True)), here])
     head = ["percentile", "threshold", "kept", "share", "of the type that loses most", ""]
     words = f"What the density keeps of {figure(total)} sound records, and what it would at other percentiles:"
-    chart = html.lines("Share kept by percentile", {"kept": kept, "least": least}, share=True)
+    chart = charts.lines("Share kept by percentile", {"kept": kept, "least": least}, share=True)
     return html.join(el("p", words), table(head, rows), fold("as lines", chart))
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from anneal.errors import Refusal
 from anneal.history.revision import Snapshot
-from anneal.params import Refusal
 from anneal.report import alerts, headline, regressions
 from anneal.report.formatting import signed, told
 

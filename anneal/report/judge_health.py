@@ -11,13 +11,12 @@ from typing import Any
 from anneal import html
 from anneal.history import revision
 from anneal.history.revision import Snapshot
-from anneal.html import Safe, el, table
+from anneal.html import NONE, Safe, el, table
 from anneal.report import headline, human_votes
 from anneal.report.formatting import chance, estimate, figure, signed, span, told
 from anneal.stats import pairwise_summary
 from anneal.systems import SYSTEMS
 
-NONE = Safe("")
 GOLDEN = "judge/golden"
 CONTROLS = """null: a text that says nothing. other: the golden text of another item. truncated: the golden text cut \
 off. again: the golden text once more, which must score as itself."""
@@ -54,10 +53,18 @@ def repeats(now: Snapshot) -> Safe:
     """The same text judged several times: how often alike, and how far apart."""
     found = {name: now.metric("compare", "repeats", name) for name in SYSTEMS} | {"card": now.metric("card", "repeats")}
     rows = [
-        [name, figure(part.get("n")), figure(part.get("times")), figure(part.get("same"), True),
-         figure(part.get("sd")), figure(part.get("alpha")), part.get("reason") or ""]
-        for name, part in found.items() if part
-    ]  # fmt: skip
+        [
+            name,
+            figure(part.get("n")),
+            figure(part.get("times")),
+            figure(part.get("same"), True),
+            figure(part.get("sd")),
+            figure(part.get("alpha")),
+            part.get("reason") or "",
+        ]
+        for name, part in found.items()
+        if part
+    ]
     head = ["", "texts", "judgements of each", "all alike", "deviation of one", "alpha", "remark"]
     return html.join(el("h3", "Repeats"), table(head, rows)) if rows else NONE
 
@@ -148,20 +155,24 @@ def card(now: Snapshot) -> Safe:
         why = headline.NO_CARD
         return html.join(el("h3", "Judge card"), el("p", found.get("reason") or why))
     rows = [
-        [f"{name} (words held out)" if part.get("held_out") else name, figure((part.get("lower") or {}).get("n")),
-         *(estimate(part.get(key)) for key in ("lower", "flagged", "higher"))]
+        [
+            f"{name} (words held out)" if part.get("held_out") else name,
+            figure((part.get("lower") or {}).get("n")),
+            *(estimate(part.get(key)) for key in ("lower", "flagged", "higher")),
+        ]
         for name, part in found["defects"].items()
-    ]  # fmt: skip
+    ]
     other = NONE if headline.carded(now) else el("p", "This card is of another judge.", class_="mark bad")
     lines = [*(found.get("family") or []), *(found.get("blind_to") or [])]
     lines += [f"left out: {name} ({why})" for name, why in (found.get("left_out") or {}).items()]
     return html.join(
-        el("h3", "Judge card"), other,
+        el("h3", "Judge card"),
+        other,
         table(["planted defect", "n", "below its sound text", "flagged", "above it"], rows),
         *(el("p", line) for line in _sound(found)),
         el("p", "What it does not see, or was not asked:") if lines else NONE,
         el("ul", *(el("li", line) for line in lines)) if lines else NONE,
-    )  # fmt: skip
+    )
 
 
 def _sound(found: Found) -> list[str]:

@@ -9,9 +9,9 @@ from typing import Any, Literal
 from anneal import html
 from anneal.dataset import chat_template
 from anneal.dataset.chat_template import IGNORE, Encoded
+from anneal.errors import Refusal
 from anneal.history.revision import Snapshot
 from anneal.html import Safe, el
-from anneal.params import Refusal
 
 TRAIN, BASE = "data/train.jsonl", Path("models/base")
 LIMIT = 1200  # tokens of a page; of a longer sample those around the start of the output are shown

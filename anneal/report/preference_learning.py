@@ -7,15 +7,15 @@ all of them are.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from anneal import html
 from anneal.history.revision import Snapshot
-from anneal.html import Safe, el, fold, table
-from anneal.report import artifacts, curves, effects
-from anneal.report.formatting import estimate, figure, signed, span
+from anneal.html import NONE, Safe, el, fold, table
+from anneal.report import artifacts, charts
+from anneal.report.formatting import change, estimate, figure, listing, signed, span
 
-NONE = Safe("")
 Found = dict[str, Any]
 ALL, SIDES = "all pairs", ("chosen", "rejected")
 LEGEND = """characters: of chosen less rejected, the mean. AUC: how well the length, or a classifier of character \
@@ -24,7 +24,7 @@ length: from as many characters of either side of a pair."""
 
 
 def section(now: Snapshot, _old: Snapshot) -> Safe:
-    return html.join(effects.section(now), pairs(now), reward(now), samples(now), curves.section(now))
+    return html.join(effects(now), pairs(now), reward(now), samples(now), learning(now))
 
 
 def correlation(found: Found | None) -> str:
@@ -69,10 +69,12 @@ def pairs(now: Snapshot) -> Safe:
     words = f"{LEGEND} Red is above audit.max_shortcut_auc, {figure(limit)}." if limit is not None else LEGEND
     shown = table(["strategy", "n-gram", "chosen texts with it", "rejected texts with it"], grams, class_="words")
     return html.join(
-        el("h3", "Pairs before training"), curves.alarms([flag["line"] for flag in found.get("flags") or []]),
+        el("h3", "Pairs before training"),
+        alarms([flag["line"] for flag in found.get("flags") or []]),
         table([*head, "at equal length"], [_strategy(name, part, limit) for name, part in every.items()]),
-        el("p", words, class_="soft"), fold("n-grams that give a side away", shown) if grams else NONE,
-    )  # fmt: skip
+        el("p", words, class_="soft"),
+        fold("n-grams that give a side away", shown) if grams else NONE,
+    )
 
 
 def reward(now: Snapshot) -> Safe:
@@ -82,18 +84,25 @@ def reward(now: Snapshot) -> Safe:
         return NONE
     accuracy, margin = found.get("accuracy") or {}, found.get("margin") or {}
     rows = [
-        [ALL if kind == "all" else kind, figure((accuracy[kind] or {}).get("n")), estimate(accuracy[kind]),
-         estimate(margin.get(kind), False)]
+        [
+            ALL if kind == "all" else kind,
+            figure((accuracy[kind] or {}).get("n")),
+            estimate(accuracy[kind]),
+            estimate(margin.get(kind), False),
+        ]
         for kind in sorted(accuracy, key=lambda kind: (kind == "all", kind))
-    ]  # fmt: skip
+    ]
     told = [flag["line"] for flag in now.metric("pairs", "flags") or []]
     new = [line for line in found.get("warnings") or [] if line not in told]
     line = f"Rank correlation of its scores and the length within a type: {correlation(found.get('length'))}."
     return html.join(
-        el("h3", "Reward model"), curves.alarms([*(found.get("refusals") or []), *new]),
-        table(["strategy", "n", "chosen above rejected", "margin"], rows), calibration(found.get("calibration") or {}),
-        el("p", line), curves.charts(artifacts.columns("reports/plots/reward.tsv")),
-    )  # fmt: skip
+        el("h3", "Reward model"),
+        alarms([*(found.get("refusals") or []), *new]),
+        table(["strategy", "n", "chosen above rejected", "margin"], rows),
+        calibration(found.get("calibration") or {}),
+        el("p", line),
+        curves(artifacts.columns("reports/plots/reward.tsv")),
+    )
 
 
 def calibration(found: Found) -> Safe:
@@ -102,7 +111,7 @@ def calibration(found: Found) -> Safe:
     if not bins:
         return NONE
     points = {"held-out pairs": [(row["p"], row["right"]) for row in bins], "ideal": [(0.5, 0.5), (1.0, 1.0)]}
-    drawn = html.lines("Chosen above rejected, by certainty", points, 160, 260, share=True)
+    drawn = charts.lines("Chosen above rejected, by certainty", points, 160, 260, share=True)
     rows = [
         [
             f"{row['from']:.0%} – {row['to']:.0%}",
@@ -145,6 +154,197 @@ def samples(now: Snapshot) -> Safe:
         lines.append(f"Rank correlation of reward and judge inside the prompts: {correlation(signal)}; {counts}.")
     refused = [f"not to be trained on: {line}" for line in found.get("refusals") or []]
     return html.join(
-        el("h3", "Samples before training"), curves.alarms(refused), *(el("p", line) for line in lines),
+        el("h3", "Samples before training"),
+        alarms(refused),
+        *(el("p", line) for line in lines),
         table(["reward", "weight", "mean", "spread in a prompt", "prompts without spread"], rows),
-    )  # fmt: skip
+    )
+
+
+# What preference learning brought and what it cost: the aligned model beside the others, for the report.
+
+DEFECTS = {"banned": "banned words", "exaggerated": "listed exaggerations", "unsupported": "unsupported claims"}
+PRICE = {
+    "bits_per_byte": "bits per byte",
+    "perplexity": "perplexity",
+    "distinct_2": "distinct-2",
+    "distinct_4": "distinct-4",
+    "length": "length beside golden",
+}
+# What the state of a difference says in words, where more is better.
+WORDS = {
+    "higher": "higher in aligned",
+    "lower": "lower in aligned",
+    "open": "no difference shown",
+    "equivalent": "as high in both",
+}
+ABOUT = """Differences are paired by text, or by the mean of a prompt's samples, and in points; ~ marks an interval \
+that holds 0, and what it would have found 4 times in 5. They are many, and no p-value is corrected for that. Checks \
+and rewards of exaggerated claims know the patterns of rules.exaggerated and nothing else."""
+COST = """Bits per byte and perplexity are those of the golden texts: what the model has forgotten shows there. \
+distinct: the share of different n-grams. length: that of all texts, over that of the golden ones."""
+
+
+def words(found: Found | None, good: str) -> Safe:
+    """A difference in words, marked where it goes the `good` way (higher or lower) or the other one."""
+    state = (found or {}).get("state") or ""
+    if state not in WORDS:
+        return html.text((found or {}).get("reason") or "–")
+    mark = None if state not in ("higher", "lower") else "mark good" if state == good else "mark bad"
+    return el("span", WORDS[state], class_=mark)
+
+
+def _row(now: Snapshot, name: str, texts: str, part: Found, good: str) -> list[Any]:
+    systems, gap = part.get("systems") or {}, part.get("difference")
+    return [name, texts, *(estimate(systems.get(s)) for s in now.systems), change(gap, True), words(gap, good)]
+
+
+def passes(now: Snapshot, found: Found) -> Safe:
+    """How many answers are right, by each share of the table."""
+    head = ["share of answers that pass", *now.systems, "aligned − tuned", "in words"]
+    rows = [
+        [name.replace("_", " "), *_row(now, "", "", part, "higher")[2:]]
+        for name, part in (found.get("passes") or {}).items()
+    ]
+    return table(head, rows) if rows else NONE
+
+
+def defects(now: Snapshot, found: Found, drawn: Found) -> Safe:
+    """How many texts have what alignment is meant to cut, in answers and in what the models draw."""
+    head = ["share of texts with", "texts", *now.systems, "aligned − tuned", "in words"]
+    parts = {"answers": found.get("defects") or {}, "rollouts": drawn.get("defects") or {}}
+    rows = [
+        _row(now, title, texts, part[name], "lower")
+        for name, title in DEFECTS.items()
+        for texts, part in parts.items()
+        if part.get(name)
+    ]
+    about = "Answers: one for each test record. Rollouts: several drawn for each of some prompts."
+    return html.join(table(head, rows), el("p", f"{about} {ABOUT}", class_="soft")) if rows else NONE
+
+
+def rewards(drawn: Found) -> Safe:
+    """The mean reward of the rollouts, and each function that it is made of."""
+    if not drawn.get("reward"):
+        return NONE
+    every = {"all of them, weighted": drawn["reward"], **(drawn.get("functions") or {})}
+    rows = []
+    for name, part in every.items():
+        systems, gap = part.get("systems") or {}, part.get("difference")
+        means = [estimate(systems.get(system)) for system in ("aligned", "tuned")]
+        rows.append([name, *means, change(gap, True), words(gap, "higher")])
+    n = " and ".join(f"{figure(count)} of {system}" for system, count in (drawn.get("n") or {}).items())
+    line = f"Mean reward of the rollouts, {n}, in per cent of the best one:"
+    return html.join(el("p", line), table(["reward", "aligned", "tuned", "aligned − tuned", "in words"], rows))
+
+
+def price(now: Snapshot, found: Found) -> Safe:
+    """What was paid: forgetting, variety, length."""
+    told = found.get("price") or {}
+    rows = [[s, *(figure(told[s].get(key)) for key in PRICE)] for s in now.systems if told.get(s)]
+    made = table(["", *PRICE.values()], rows)
+    gap = now.metric("evaluate", "likelihood", "aligned", "less_tuned")
+    lost = el("p", "bits per byte, aligned − tuned:", " ", change(gap)) if gap else NONE
+    return html.join(el("h3", "Its price"), made, lost, el("p", COST, class_="soft")) if rows else NONE
+
+
+def effects(now: Snapshot) -> Safe:
+    """What it changed and its price; empty without an aligned model."""
+    found: Found = now.metric("compare", "alignment") or {}
+    drawn: Found = found.get("rollouts") or {}
+    if "aligned" not in now.systems or not found:
+        return NONE
+    return html.join(
+        el("h3", "What it changed"), passes(now, found), defects(now, found, drawn), rewards(drawn), price(now, found)
+    )
+
+
+# How a model learnt preferences: the curves of the training, and the held-out figures of its first and last state.
+
+Curves = dict[str, list[tuple[float, float]]]
+# Charts of the training: columns that share one, and whether they are shares.
+CHARTS = (
+    (("accuracy", "validation_accuracy"), True),
+    (("margin", "validation_margin"), False),
+    (("logp_chosen", "logp_rejected"), False),
+    (("reward",), False),
+    (("zero_spread",), True),
+    (("kl",), False),
+    (("tokens",), False),
+    (("cut",), True),
+    (("loss", "validation_loss"), False),
+)
+
+
+def alarms(lines: Sequence[str]) -> Safe:
+    return el("ul", *(el("li", line, class_="bad") for line in lines), class_="alerts") if lines else NONE
+
+
+def curves(columns: Curves, extra: Sequence[str] = ()) -> Safe:
+    """Small charts of the columns of a training, the `extra` ones as shares, and all of them as a table."""
+    groups = [*CHARTS, *(((name,), True) for name in extra)]
+    known = [({name: columns[name] for name in names if columns.get(name)}, share) for names, share in groups]
+    drawn = [
+        charts.lines(f"{next(iter(found))} by training step", found, 130, 260, share) for found, share in known if found
+    ]
+    if not drawn:
+        return NONE
+    steps = sorted({x for points in columns.values() for x, _ in points})
+    values = {name: dict(points) for name, points in columns.items()}
+    rows = [[figure(int(step)), *(figure(found.get(step)) for found in values.values())] for step in steps]
+    twin = fold("as a table", table(["step", *columns], rows))
+    return html.join(el("div", *(el("div", chart) for chart in drawn), class_="small broad"), twin)
+
+
+def learning(now: Snapshot) -> Safe:
+    """The run that made the aligned model: DPO on pairs or GRPO on rewards."""
+    found: Found = now.metric("align") or {}
+    if found.get("method") in (None, "none"):
+        return NONE
+    columns = artifacts.columns("reports/plots/align.tsv")
+    names = (now.params.get("rewards") or {}).get("weights") or {}
+    return html.join(
+        el("h3", "Training by ", found["method"]),
+        alarms(found.get("warnings") or []),
+        _held_out(found),
+        _ends(found),
+        curves(columns, [name for name in names if name in columns]),
+        fold("all of align.json", listing(found)),
+    )
+
+
+def _held_out(found: Found) -> Safe:
+    """How often the chosen text of a held-out pair is the likelier one, before and after DPO."""
+    before, after = found.get("before") or {}, found.get("after") or {}
+    kinds = sorted(after.get("sum") or {}, key=lambda kind: (kind == "all", kind))
+    places = [(side, way) for way in ("sum", "token") for side in (before, after)] + [(after, "reward")]
+    rows = [
+        [
+            ALL if kind == "all" else kind,
+            figure((after["sum"][kind] or {}).get("n")),
+            *(estimate((side.get(way) or {}).get(kind)) for side, way in places),
+        ]
+        for kind in kinds
+    ]
+    if not rows:
+        return NONE
+    head = ["strategy", "n", "likelier before", "likelier after", "by token before", "by token after", "gained more"]
+    words = "Share of held-out pairs whose chosen text is the likelier one, as a whole and by token. gained more: it "
+    words += "gained more than the rejected one did, which is what DPO asks for."
+    moved = [
+        f"{side} {figure(part.get('before'))} → {figure(part.get('after'))}"
+        for side, part in (found.get("logp") or {}).items()
+    ]
+    line = f"Log-probability of a token of held-out pairs, before → after: {', '.join(moved)}." if moved else ""
+    return html.join(table(head, rows), el("p", words, class_="soft"), el("p", line) if line else NONE)
+
+
+def _ends(found: Found) -> Safe:
+    """What GRPO logged first and last: rewards, and what its samples are like."""
+    first, last = found.get("first") or {}, found.get("last") or {}
+    rows = [[name, figure(first.get(name)), figure(last.get(name))] for name in sorted(first.keys() | last.keys())]
+    if not rows:
+        return NONE
+    counts = [figure(found.get(key)) for key in ("steps", "prompts", "samples")]
+    words = f"{counts[0]} steps of {counts[1]} training prompts with {counts[2]} samples of each; logged means:"
+    return html.join(el("p", words), table(["", "first", "last"], rows))

@@ -14,7 +14,7 @@ from anneal import html
 from anneal.files import Record
 from anneal.history import revision
 from anneal.history.revision import Snapshot
-from anneal.html import Safe, el, fold, table
+from anneal.html import NONE, Safe, el, fold, table
 from anneal.report import headline
 from anneal.report.formatting import change, figure, signed
 from anneal.stats import intervals, paired
@@ -24,7 +24,6 @@ CHECKED = "data/checks.jsonl"
 ALL = "all"
 SHOWN = 25  # texts of a list
 MARGIN = 0.1  # where compare.margin is not written down yet
-NONE = Safe("")
 KEYS = {"id", "item", "type", "outcome", "score", "judge_id", "dims"}
 Numbers = dict[str, Any]
 Rows = tuple[list[Record], list[Record]]  # of the working tree, and of the revision
@@ -126,9 +125,11 @@ def sentence(now: Snapshot, old: Snapshot, found: dict[str, Numbers]) -> str:
 def left_out(found: Numbers) -> str:
     """What a paired difference does not cover; "" where it covers every text."""
     causes = {
-        "other_judge": "by another judge", "other_item": "of another sheet", "absent": "on one side only",
+        "other_judge": "by another judge",
+        "other_item": "of another sheet",
+        "absent": "on one side only",
         "unscored": "without a score",
-    }  # fmt: skip
+    }
     gone = {words: n for key, words in causes.items() if (n := (found.get("left_out") or {}).get(key))}
     return f"; left out: {', '.join(f'{n} {words}' for words, n in gone.items())}" if gone else ""
 

@@ -10,11 +10,9 @@ from typing import Any
 
 from anneal import html
 from anneal.history.revision import Snapshot
-from anneal.html import Safe, el, fold, table
-from anneal.report import artifacts, headline, human_votes, regressions
+from anneal.html import NONE, Safe, el, fold, table
+from anneal.report import artifacts, charts, headline, human_votes, regressions
 from anneal.report.formatting import change, estimate, figure, span
-
-NONE = Safe("")
 
 
 def label(now: Snapshot, kind: str) -> Safe:
@@ -69,12 +67,16 @@ def scores(now: Snapshot, old: Snapshot) -> Safe:
         "p of the difference by sign flips of items, Holm-corrected over types; ~ where the interval holds 0."
     )
     compared = old.note or regressions.sentence(now, old, before)
-    chart = html.bars(f"Mean {score} by content type", [bars for _, bars in made], 1, 5)
+    chart = charts.bars(f"Mean {score} by content type", [bars for _, bars in made], 1, 5)
     return html.join(
-        human_votes.caution(now), table(head, [row for row, _ in made], class_="wide" if "aligned" in now.systems else None),
-        el("p", caption, class_="soft"), el("p", f"BASE: {compared}.", class_="soft"), _noise(now),
-        fold("as bars", html.legend(now.systems), chart), dimensions(now, old),
-    )  # fmt: skip
+        human_votes.caution(now),
+        table(head, [row for row, _ in made], class_="wide" if "aligned" in now.systems else None),
+        el("p", caption, class_="soft"),
+        el("p", f"BASE: {compared}.", class_="soft"),
+        _noise(now),
+        fold("as bars", charts.legend(now.systems), chart),
+        dimensions(now, old),
+    )
 
 
 def _noise(now: Snapshot) -> Safe:
@@ -140,9 +142,13 @@ def choices(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
     there = any("aligned" in row["systems"] for row in rows)  # as the script of the page finds out, too
     name, below = ("aligned", "tuned") if there else ("tuned", "base")
     return {
-        "all": "all texts", "strict": f"{name} fails strict", "facts": f"{name} fails a check",
-        "stop": f"{name} does not stop", "below": f"{name} scores below {below}", "unscored": "one is not scored",
-    }  # fmt: skip
+        "all": "all texts",
+        "strict": f"{name} fails strict",
+        "facts": f"{name} fails a check",
+        "stop": f"{name} does not stop",
+        "below": f"{name} scores below {below}",
+        "unscored": "one is not scored",
+    }
 
 
 def choice(name: str, title: str, options: dict[str, str]) -> Safe:

@@ -58,11 +58,14 @@ def kinds(now: Snapshot, old: Snapshot) -> list[str]:
     order = scores.ordered(now, list(blocks))
     gaps = {key: " − ".join(pair) for key, pair in headline.GAPS.items() if {*pair} <= {*now.systems}}
     rows = [
-        [(now.params.get("types") or {}).get(kind, kind),
-         *(figure((blocks[kind].get(s) or {}).get("score")) for s in now.systems),
-         *(sized(blocks[kind].get(key)) for key in gaps), sized(before.get(kind))]
+        [
+            (now.params.get("types") or {}).get(kind, kind),
+            *(figure((blocks[kind].get(s) or {}).get("score")) for s in now.systems),
+            *(sized(blocks[kind].get(key)) for key in gaps),
+            sized(before.get(kind)),
+        ]
         for kind in order[:TYPES]
-    ]  # fmt: skip
+    ]
     head = ["type", *now.systems, *gaps.values(), regressions.versus(now, old)]
     return [*(grid(head, rows) if rows else []), *more(len(order) - TYPES, "types")]
 

@@ -18,10 +18,10 @@ from anneal import prompts
 from anneal.files import Record
 from anneal.llm.request import Answer, Call
 from anneal.params import Count, Section
+from anneal.records import AUTHOR
 from anneal.sources import markdown, pii
 from anneal.sources.chunks import Chunk, chunks, ends, tokens
 from anneal.sources.markdown import Document
-from anneal.sources.meta import AUTHOR
 
 Template = Literal["rewrite", "continue", "expand"]
 

@@ -6,16 +6,108 @@ they are written. Title, date, author and tags come from lib/meta. Hidden files 
 
 from __future__ import annotations
 
+import datetime
+import json
 import re
 from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from anneal.params import Refusal
-from anneal.sources import meta
-from anneal.sources.meta import Meta
+from anneal import records
+from anneal.errors import Refusal
+from anneal.records import AUTHOR
+
+# What is told about a text beside its words: front matter and meta.json, as title, date, author and tags.
+#
+# Beside `essay.md` there may be `essay.meta.json`, and in any folder a `meta.json` that speaks for all files in and
+# under it; the file's own front matter (YAML between ---, TOML between +++) stands between the two. The nearest word counts:
+# essay.meta.json, front matter, meta.json of the nearest folder, of the next one up. Other keys are the user's own.
+
+Meta = dict[str, Any]  # title, date (YYYY-MM-DD), author: text; tags: list of text; only those that are told
+
+KEYS = ("title", "date", AUTHOR, "tags")
+
+_FENCES = {"---": "YAML", "+++": "TOML"}
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, with \\n at every line end, as the parser of Markdown counts lines."""
+    raw = path.read_bytes()
+    try:
+        return re.sub(r"\r\n?", "\n", raw.decode("utf-8-sig"))
+    except UnicodeDecodeError as err:
+        line = raw.count(b"\n", 0, err.start) + 1
+        raise Refusal(f"{path}:{line}: not UTF-8 at byte {err.start}; save the file as UTF-8") from None
+
+
+def _object(path: Path) -> Meta:
+    try:
+        found = json.loads(read_text(path))
+    except json.JSONDecodeError as err:
+        raise Refusal(f"{path}:{err.lineno}:{err.colno}: not JSON: {err.msg}") from None
+    if not isinstance(found, dict):
+        raise Refusal(f"{path}:1:1: expected an object of {', '.join(KEYS)}, got {type(found).__name__}")
+    return found
+
+
+def _checked(path: Path, told: Meta) -> Meta:
+    """The known keys, as text; refuses the file that holds another type, and a date that is none."""
+    found: Meta = {}
+    for key in KEYS:
+        value = told.get(key)
+        if value in (None, "", []):
+            continue
+        if key == "tags":
+            fits = isinstance(value, list) and all(isinstance(tag, str) for tag in value)
+        else:
+            value = value.isoformat() if isinstance(value, datetime.date) else value
+            fits = isinstance(value, str)
+        if not fits:
+            raise Refusal(f"{path}: {key}: expected {'a list of words' if key == 'tags' else 'text'}, got {value!r}")
+        if key == "date":
+            try:
+                value = datetime.date.fromisoformat(value[:10]).isoformat()
+            except ValueError:
+                raise Refusal(f"{path}: date: expected YYYY-MM-DD, got {value!r}") from None
+        found[key] = value
+    return found
+
+
+def front_matter(path: Path, text: str) -> tuple[Meta, int]:
+    """Front matter and the number of lines that it takes; a rule at the top of a text is none."""
+    lines = text.split("\n")
+    mark = lines[0].rstrip()
+    end = next((n for n, line in enumerate(lines[1:], 1) if line.rstrip() == mark), 0)
+    if mark not in _FENCES or not end:
+        return {}, 0
+    body = "\n".join(lines[1:end])
+    try:
+        found: Any
+        if mark == "+++":
+            import tomllib
+
+            found = tomllib.loads(body)
+        else:
+            from ruamel.yaml import YAML
+
+            found = YAML(typ="safe", pure=True).load(body)
+    except Exception as err:  # two libraries, each with a family of its own; all of them say where
+        place = getattr(getattr(err, "problem_mark", None), "line", None)
+        reason = str(getattr(err, "problem", None) or err).split("\n")[0]
+        raise Refusal(
+            f"{path}:{1 if place is None else place + 2}: front matter is not {_FENCES[mark]}: {reason}"
+        ) from None
+    if found is None or isinstance(found, dict):
+        return _checked(path, found or {}), end + 1
+    return {}, 0
+
+
+def beside(path: Path) -> Meta:
+    """What a .json file tells, and nothing where there is none."""
+    return _checked(path, _object(path)) if path.is_file() else {}
+
 
 if TYPE_CHECKING:
     from markdown_it.token import Token
@@ -106,9 +198,9 @@ def _block(lines: list[str], span: list[int], away: set[int]) -> Lines:
 
 def read(path: Path, source: str, told: Meta, tables: Tables) -> Document:
     """One file as a document; `told` is what the folders above say. A file of nothing but code is an empty document."""
-    words = meta.words(path)
-    front, skip = meta.front(path, words)
-    lines = words.split("\n")
+    text = read_text(path)
+    header, skip = front_matter(path, text)
+    lines = text.split("\n")
     lines[:skip] = [""] * skip  # line numbers stay those of the file
     tokens = _tokens("\n".join(lines))
     away, dropped = _prose(tokens, lines, tables)
@@ -127,8 +219,8 @@ def read(path: Path, source: str, told: Meta, tables: Tables) -> Document:
             length += len(line) + 1
         parts.append("\n".join(line for _, line in kept))
         length += 1  # blocks are two line ends apart
-    told = {"title": title or path.stem, "date": "", meta.AUTHOR: "", "tags": [], **told, **front}
-    told |= meta.beside(path.with_suffix(".meta.json"))
+    told = {"title": title or path.stem, "date": "", records.AUTHOR: "", "tags": [], **told, **header}
+    told |= beside(path.with_suffix(".meta.json"))
     name = re.sub(r"[^\w.-]+", "-", str(Path(source).with_suffix(""))).strip("-")
     return Document(name, source, told, "\n\n".join(parts), tuple(starts), tuple(numbers), blocks, dropped)
 
@@ -146,7 +238,7 @@ def documents(folder: str | Path, tables: Tables) -> list[Document]:
             continue
         for above in reversed([*path.parents][: len(inside.parts)]):  # from the top, so that the nearest word counts
             if above not in told:
-                told[above] = {**told.get(above.parent, {}), **meta.beside(above / "meta.json")}
+                told[above] = {**told.get(above.parent, {}), **beside(above / "meta.json")}
         found.append(read(path, inside.as_posix(), told[path.parent], tables))
     ids: dict[str, Document] = {}
     for one in found:

@@ -73,9 +73,13 @@ def interval(figure: Callable[[list[int]], float | None], clusters: Sequence[str
 
 
 def compared(
-    a: Sequence[Any], b: Sequence[Any], labels: Sequence[Any], clusters: Sequence[str], seed: int,
+    a: Sequence[Any],
+    b: Sequence[Any],
+    labels: Sequence[Any],
+    clusters: Sequence[str],
+    seed: int,
     quadratic: bool = False,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Two raters in one row: n, the share of equal answers, kappa and its interval over clusters."""
 
     def figure(rows: list[int]) -> float | None:

@@ -47,8 +47,9 @@ def dimensions(found: Sequence[tuple[Record, Record]], seed: int) -> dict[str, N
         top = [sum(x == TOP for x in marks) / len(part) for marks in (old, new)]
         made[name] = {
             "shift": shift([b - a for a, b in zip(old, new, strict=True)], items, seed),
-            "agreement": both, "top": {"before": top[0], "after": top[1]},
-        }  # fmt: skip
+            "agreement": both,
+            "top": {"before": top[0], "after": top[1]},
+        }
     return made
 
 
@@ -83,10 +84,12 @@ def drift(old: Rows, new: Rows, seed: int) -> Numbers:
     }
     means = [{n: sum(p[k]["score"] for p in part) / len(part) for n, part in found.items()} for k in (0, 1)]
     made: Numbers = {
-        "n": len(every), "systems": systems, "dims": dimensions(every, seed),
+        "n": len(every),
+        "systems": systems,
+        "dims": dimensions(every, seed),
         "gaps": {f"{a}:{b}": gap(found, a, b, seed) for a, b in combinations(found, 2)},
         "order": {"before": order(means[0]), "after": order(means[1])},
-    }  # fmt: skip
+    }
     # One family: of six intervals one in four times some leaves out 0 by chance.
     tests = {**systems, **made["gaps"]}
     for name, p in intervals.holm({name: each["p"] for name, each in tests.items()}).items():

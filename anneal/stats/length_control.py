@@ -77,10 +77,19 @@ def controlled(pairs: Sequence[Pair], gaps: Mapping[str, int]) -> Numbers:
     """
     near = [p for p in pairs if abs(gaps[p.id]) <= APART]
     made: Numbers = {
-        "n": len(pairs), "longer": None, "shorter": None, "state": "none", "rate": None, "low": None, "high": None,
-        "theta": None, "phi": None, "separated": False, "reason": "",
+        "n": len(pairs),
+        "longer": None,
+        "shorter": None,
+        "state": "none",
+        "rate": None,
+        "low": None,
+        "high": None,
+        "theta": None,
+        "phi": None,
+        "separated": False,
+        "reason": "",
         "near": intervals.share([p.points for p in near], [p.cluster for p in near]).row(),
-    }  # fmt: skip
+    }
     if not pairs:
         return {**made, "reason": "empty: no pair has both orders"}
     won, gap = np.array([p.points for p in pairs]), np.array([float(gaps[p.id]) for p in pairs])

@@ -78,10 +78,14 @@ def difference(pair: Matched, seed: int, margin: float) -> Numbers:
     estimate = intervals.mean(gaps, names)
     ties = bool(gaps) and max(map(abs, gaps)) <= intervals.TINY
     return {
-        **estimate.row(), "p": intervals.sign_flip(gaps, names, seed), "detectable": intervals.detectable(estimate),
-        "margin": margin, "p_equivalent": equivalence(estimate, margin),
-        "reason": "all ties: no score differs" if ties else intervals.why(estimate.row()), "left_out": pair.left_out,
-    }  # fmt: skip
+        **estimate.row(),
+        "p": intervals.sign_flip(gaps, names, seed),
+        "detectable": intervals.detectable(estimate),
+        "margin": margin,
+        "p_equivalent": equivalence(estimate, margin),
+        "reason": "all ties: no score differs" if ties else intervals.why(estimate.row()),
+        "left_out": pair.left_out,
+    }
 
 
 def dimension(name: str) -> Callable[[Row], float | None]:
@@ -117,9 +121,14 @@ def mcnemar(left: Mapping[str, bool], right: Mapping[str, bool]) -> Numbers:
     split = gained + lost
     reason = "" if split else "all ties: no text passes on one side only" if ids else "empty: there is nothing to test"
     return {
-        "n": len(ids), "both": cells[1, 1], "only_left": gained, "only_right": lost, "neither": cells[0, 0],
-        "p": float(binomtest(gained, split).pvalue) if split else None, "reason": reason,
-    }  # fmt: skip
+        "n": len(ids),
+        "both": cells[1, 1],
+        "only_left": gained,
+        "only_right": lost,
+        "neither": cells[0, 0],
+        "p": float(binomtest(gained, split).pvalue) if split else None,
+        "reason": reason,
+    }
 
 
 def band(runs: Sequence[Mapping[str, float]]) -> Numbers:

@@ -31,16 +31,20 @@ def summary(rows: Sequence[Record], pair: str, kind: str) -> Numbers:
     outcomes = Counter(row["outcome"] for row in mine)
     ends = missing.bounds([*(p.points for p in found), *[None] * lost], 0, 1)
     return {
-        "n": len(types), "orders": order, "win": win, "withheld": withheld,
+        "n": len(types),
+        "orders": order,
+        "win": win,
+        "withheld": withheld,
         "sentence": win_rates.sentence(order, win),
         "by_type": {each: win_rates.win_rate(part) for each, part in of.items()},
-        "longer": length_control.longer_wins(found, gaps), "controlled": level,
+        "longer": length_control.longer_wins(found, gaps),
+        "controlled": level,
         # A judge that follows the order says nothing of length either.
         "length_sentence": withheld or length_control.sentence(level),
         "repeats": win_rates.repeats(mine, left, right),
         # `bounds`: the win rate with every lost pair taken for lost, and for won.
         "failed": {"n": len(mine) - outcomes["ok"], "outcomes": dict(outcomes), "pairs_lost": lost, "bounds": ends},
-    }  # fmt: skip
+    }
 
 
 def control(rows: Sequence[Record], pair: str) -> Numbers:

@@ -48,7 +48,10 @@ def controls(rows: Sequence[Record], golden: Sequence[Record]) -> dict[str, Numb
         level = intervals.rate([row["score"] >= marks[row["id"]] for row in both], items)
         beside = sum(marks[row["id"]] for row in both) / len(both) if both else None
         made[name] = {
-            **estimate.row(), "golden": beside, "at_golden": level.mean, "at_golden_interval": [level.low, level.high],
+            **estimate.row(),
+            "golden": beside,
+            "at_golden": level.mean,
+            "at_golden_interval": [level.low, level.high],
             "reason": intervals.why(estimate.row()),
-        }  # fmt: skip
+        }
     return made

@@ -76,12 +76,19 @@ def orders(pairs: Sequence[Pair]) -> Numbers:
     ties = sum(p.first == p.second == 0.5 for p in pairs)
     reason = "" if ff + ss else "no flips: the order changed no winner" if pairs else "empty: no pair has both orders"
     return {
-        "n": len(pairs), "consistency": kept.mean, "low": kept.low, "high": kept.high,
-        "flips_first": ff, "flips_second": ss, "half": sum(p.first != p.second for p in pairs) - ff - ss,
+        "n": len(pairs),
+        "consistency": kept.mean,
+        "low": kept.low,
+        "high": kept.high,
+        "flips_first": ff,
+        "flips_second": ss,
+        "half": sum(p.first != p.second for p in pairs) - ff - ss,
         "bias": (ff - ss) / (ff + ss) if ff + ss else None,
         "p": float(binomtest(ff, ff + ss).pvalue) if ff + ss else None,
-        "first_share": sum(firsts) / len(firsts) if firsts else None, "ties": ties, "reason": reason,
-    }  # fmt: skip
+        "first_share": sum(firsts) / len(firsts) if firsts else None,
+        "ties": ties,
+        "reason": reason,
+    }
 
 
 def win_rate(pairs: Sequence[Pair]) -> Numbers:

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from anneal.params import Count, Fraction, Refusal, Section, Share
+from anneal.errors import Refusal
+from anneal.params import Count, Fraction, Section, Share
 from anneal.tiny.documents import END, START, STOP
 
 PAD = "<|pad|>"
@@ -93,9 +94,15 @@ def tokenizer(words: list[str], characters: list[str], size: int, positions: int
             merges.append(f"{left} {right}")
             vocab[left + right] = len(vocab)
     made = Qwen2Tokenizer(
-        vocab=vocab, merges=[tuple(m.split(" ")) for m in merges], unk_token=STOP, eos_token=END, pad_token=PAD,
-        extra_special_tokens=[START, STOP], model_max_length=positions, padding_side="left",
-    )  # fmt: skip
+        vocab=vocab,
+        merges=[tuple(m.split(" ")) for m in merges],
+        unk_token=STOP,
+        eos_token=END,
+        pad_token=PAD,
+        extra_special_tokens=[START, STOP],
+        model_max_length=positions,
+        padding_side="left",
+    )
     # AutoTokenizer hands a qwen2 folder to Qwen2Tokenizer, which builds its pre-tokenizer anew: only words that are
     # added tokens survive that, a pre-tokenizer of our own would not.
     made.add_tokens([AddedToken(word, normalized=False, special=False) for word in sorted(words)])
@@ -135,12 +142,20 @@ def build(base: Base, tokens: Any) -> Any:
 
     stops = [tokens.convert_tokens_to_ids(t) for t in (END, STOP)]
     config = Qwen2Config(
-        vocab_size=len(tokens), hidden_size=base.hidden_size, num_hidden_layers=base.layers,
-        intermediate_size=base.intermediate_size, num_attention_heads=base.heads,
-        num_key_value_heads=base.key_value_heads, tie_word_embeddings=True, max_position_embeddings=base.positions,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, initializer_range=0.02,
-        pad_token_id=tokens.pad_token_id, eos_token_id=stops, bos_token_id=None,
-    )  # fmt: skip
+        vocab_size=len(tokens),
+        hidden_size=base.hidden_size,
+        num_hidden_layers=base.layers,
+        intermediate_size=base.intermediate_size,
+        num_attention_heads=base.heads,
+        num_key_value_heads=base.key_value_heads,
+        tie_word_embeddings=True,
+        max_position_embeddings=base.positions,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        initializer_range=0.02,
+        pad_token_id=tokens.pad_token_id,
+        eos_token_id=stops,
+        bos_token_id=None,
+    )
     torch.manual_seed(base.seed)
     model = Qwen2ForCausalLM(config)
     previous_token_heads(model)

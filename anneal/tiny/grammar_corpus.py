@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 from pydantic import Field, ValidationError
 
-from anneal.params import Refusal, Section
+from anneal.errors import Refusal
+from anneal.params import Section
 from anneal.tiny.documents import ANSWER, END, GIVEN, START, STOP, Document
 
 _PART = re.compile(r"(\{\{|\}\})|\{([^{}]*)\}")

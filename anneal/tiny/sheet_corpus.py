@@ -12,20 +12,24 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from anneal.params import Refusal
+from anneal.errors import Refusal
 from anneal.tiny.documents import ANSWER, END, GIVEN, START, STOP, Document
 
 Sheet = dict[str, str]  # what sentences may name: name, ingredients, first, second, last, effects, effect, ...
 
 _FILES = {
-    "words": ("ingredients ingredient_parts effects effect_parts complaints skin_types categories labels audiences "
-              "trouble domains common characters name_characters held_out"),
+    "words": (
+        "ingredients ingredient_parts effects effect_parts complaints skin_types categories labels audiences "
+        "trouble domains common characters name_characters held_out"
+    ),
     "sentences": "name ingredients effects both skin complaint plain",
     "word_groups": "groups sentences",
-    "prompts": ("separator comma colon stop ends keys label_keys extra_keys systems copy describe ask_value "
-                "answer_value ask_one ordered ask_ordered ask_format tail_format mix"),
+    "prompts": (
+        "separator comma colon stop ends keys label_keys extra_keys systems copy describe ask_value "
+        "answer_value ask_one ordered ask_ordered ask_format tail_format mix"
+    ),
     "formats": "",
-}  # fmt: skip
+}
 _GROUPS = [*["name", "ingredients", "both"] * 2, "effects", "skin", "complaint", "plain"]  # of sentences, as said
 
 
@@ -52,14 +56,32 @@ class Corpus:
         self.held_out: list[str] = w["held_out"]
         names = [*w["ingredient_parts"], *w["effect_parts"], *w["categories"]]
         labels, domains = [*w["labels"], *self.formats], [words for d in w["domains"].values() for words in d.values()]
-        lists = [names, labels, w["ingredients"], w["effects"], w["skin_types"], w["complaints"], w["audiences"],
-                 w["common"], w["domains"], *domains]  # fmt: skip
+        lists = [
+            names,
+            labels,
+            w["ingredients"],
+            w["effects"],
+            w["skin_types"],
+            w["complaints"],
+            w["audiences"],
+            w["common"],
+            w["domains"],
+            *domains,
+        ]
         self.words = list(dict.fromkeys(word for words in lists for word in words if len(word) > 1))
         counts = Counter(c for c in json.dumps(texts, ensure_ascii=False) if not c.isascii())
         self.characters = sorted(counts, key=lambda c: (-counts[c], c))  # by falling frequency
         # Single characters and anything else fill most pools: a name of characters never seen so must be copied too.
-        self.pools = [w["ingredients"], names, w["effects"], w["categories"], labels, [*names, *w["characters"]],
-                      *[[*w["characters"]]] * 3, *[[*self.words, *self.characters]] * 4]  # fmt: skip
+        self.pools = [
+            w["ingredients"],
+            names,
+            w["effects"],
+            w["categories"],
+            labels,
+            [*names, *w["characters"]],
+            *[[*w["characters"]]] * 3,
+            *[[*self.words, *self.characters]] * 4,
+        ]
 
     def made_up(self, rng: random.Random) -> str:
         return "".join(rng.choices(self.w["name_characters"], k=rng.choice([2, 2, 3, 4])))
@@ -87,10 +109,18 @@ class Corpus:
             ingredients, effects = (rng.sample(words[key], rng.choice([2, 3])) for key in ("ingredients", "effects"))
         join = self.p["separator"].join
         return {
-            "name": name, "first": ingredients[0], "second": ingredients[1], "last": ingredients[-1],
-            "effect": effects[0], "other_effect": effects[1], "reader": readers[0], "complaint": complaint,
-            "ingredients": join(ingredients), "effects": join(effects), "skin": join(readers),
-        }  # fmt: skip
+            "name": name,
+            "first": ingredients[0],
+            "second": ingredients[1],
+            "last": ingredients[-1],
+            "effect": effects[0],
+            "other_effect": effects[1],
+            "reader": readers[0],
+            "complaint": complaint,
+            "ingredients": join(ingredients),
+            "effects": join(effects),
+            "skin": join(readers),
+        }
 
     def lines(self, rng: random.Random, sheet: Sheet, extra: bool = True) -> list[tuple[str, str]]:
         """Keys and values of a sheet. A label may stand there as a value, where it asks for nothing."""

@@ -6,27 +6,28 @@ in memory once. Pairs come as token ids with the masks of training; nothing is t
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from anneal import files
-from anneal.dataset import chat_template
 from anneal.dataset.encoding import Sampler
-from anneal.dataset.template import Unmaskable
+from anneal.errors import Refusal
 from anneal.files import Record
-from anneal.params import Count, Refusal, Section
+from anneal.params import Count, Section
 from anneal.training import lm_head
+from anneal.training.preference_pairs import SIDES, Pairs
 
 Positive = Annotated[float, Field(gt=0)]
-SIDES = ("chosen", "rejected")
 _NAMES = {
-    "loss": "loss", "logps/chosen": "logp_chosen", "logps/rejected": "logp_rejected", "rewards/chosen": "reward_chosen",
-    "rewards/rejected": "reward_rejected", "rewards/margins": "margin", "rewards/accuracies": "accuracy",
-}  # fmt: skip
+    "loss": "loss",
+    "logps/chosen": "logp_chosen",
+    "logps/rejected": "logp_rejected",
+    "rewards/chosen": "reward_chosen",
+    "rewards/rejected": "reward_rejected",
+    "rewards/margins": "margin",
+    "rewards/accuracies": "accuracy",
+}
 # Log-probabilities are sums over a text, in nats; rewards are beta times their distance from the reference.
 COLUMNS = _NAMES | {f"eval_{name}": f"validation_{column}" for name, column in _NAMES.items()}
 
@@ -45,51 +46,6 @@ class Dpo(Section):
     max_grad_norm: Positive
     log_steps: Count
     eval_steps: Count
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Pairs as token ids: {id, item, kind, prompt, chosen, rejected}; `refused` counts those that cannot be masked."""
-
-    rows: list[Record]
-    refused: dict[str, int]
-
-    def dataset(self) -> Any:
-        from datasets import Dataset
-
-        return Dataset.from_dict({f"{name}_ids": [row[name] for row in self.rows] for name in ("prompt", *SIDES)})
-
-    def longest(self) -> int:
-        return max((len(row["prompt"]) + len(row[side]) for row in self.rows for side in SIDES), default=0)
-
-
-def _row(record: Record, tokenizer: Any) -> Record:
-    """A pair in tokens; the prompt is the one that inference starts from."""
-    sides = {side: chat_template.encode(tokenizer, record["prompt"], record[side]) for side in SIDES}
-    prompt, other = (one.ids[: one.prompt] for one in sides.values())
-    if prompt != other:
-        raise Unmaskable("chosen and rejected do not follow the same prompt")
-    return {
-        "id": record["id"], "item": record["item"], "kind": record["kind"], "prompt": prompt,
-        **{side: one.ids[one.prompt :] for side, one in sides.items()},
-    }  # fmt: skip
-
-
-def encode(path: str, tokenizer: Any, limit: float) -> Pairs:
-    """The pairs of a file. Refuses one with a side of more than `limit` tokens, since nothing is ever cut."""
-    found, refused = [], Counter[str]()
-    for record in files.read(path, "id", "item", "kind", "prompt", *SIDES):
-        try:
-            row = _row(record, tokenizer)
-        except Unmaskable as err:
-            refused[str(err)] += 1
-            continue
-        if (tokens := Pairs([row], {}).longest()) > limit:
-            raise Refusal(f"{path}: {row['id']}: {tokens} tokens, the model holds {limit:.0f}; lower format.max_length")
-        found.append(row)
-    if refused and not found:
-        raise Refusal(f"{path}: no pair can be masked; the most frequent reason: {refused.most_common(1)[0][0]}")
-    return Pairs(found, dict(sorted(refused.items())))
 
 
 def prove(trainer: Any, pairs: Pairs, stops: Sequence[int]) -> None:
@@ -124,12 +80,23 @@ def trainer(dpo: Dpo, seed: int, learnt: Pairs, held: Pairs, shared: Record, **o
 
     term = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, dpo.sft]} if dpo.sft else {"loss_type": ["sigmoid"]}
     args = DPOConfig(
-        **shared, **term, beta=dpo.beta, learning_rate=dpo.lr, num_train_epochs=dpo.epochs, warmup_steps=dpo.warmup,
-        lr_scheduler_type=dpo.schedule, max_grad_norm=dpo.max_grad_norm, gradient_accumulation_steps=dpo.accumulation,
-        per_device_train_batch_size=dpo.batch_size, per_device_eval_batch_size=dpo.batch_size, max_length=None,
-        logging_steps=dpo.log_steps, save_steps=dpo.eval_steps, eval_steps=dpo.eval_steps,
+        **shared,
+        **term,
+        beta=dpo.beta,
+        learning_rate=dpo.lr,
+        num_train_epochs=dpo.epochs,
+        warmup_steps=dpo.warmup,
+        lr_scheduler_type=dpo.schedule,
+        max_grad_norm=dpo.max_grad_norm,
+        gradient_accumulation_steps=dpo.accumulation,
+        per_device_train_batch_size=dpo.batch_size,
+        per_device_eval_batch_size=dpo.batch_size,
+        max_length=None,
+        logging_steps=dpo.log_steps,
+        save_steps=dpo.eval_steps,
+        eval_steps=dpo.eval_steps,
         eval_strategy="steps" if held.rows else "no",
-    )  # fmt: skip
+    )
     eval_dataset = held.dataset() if held.rows else None
     made = Trainer(args=args, train_dataset=learnt.dataset(), eval_dataset=eval_dataset, **options)
     made.remove_callback(PrinterCallback)

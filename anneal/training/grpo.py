@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
-from collections.abc import Callable, Sequence
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,20 +14,97 @@ from pydantic import Field
 
 from anneal.checks import density, text_checks
 from anneal.checks.facts import Rules
-from anneal.dataset import chat_template
+from anneal.dataset import chat_template, encoding
 from anneal.decoding import generate
+from anneal.errors import Refusal
 from anneal.files import Record
 from anneal.models import reward_model
-from anneal.params import Count, Refusal, Section
+from anneal.params import Count, Section
 from anneal.preference import rule_rewards
-from anneal.training import groups, lm_head
+from anneal.training import lm_head
+
+# What GRPO compares: samples of one prompt, all of a step in one batch.
+#
+# Each sample is drawn by our own search from a seed of its own, so that it ends at every stop of the chat template,
+# depends on nothing but params, and comes out the same after a resume. vLLM draws them where it is asked to.
+
+# What a log-probability is taken of is what was drawn from: temperature apart, nothing may bend the distribution.
+PLAIN = {
+    "do_sample": True,
+    "top_k": 0,
+    "top_p": 1.0,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "num_beams": 1,
+    "length_penalty": 1.0,
+    "stop": [],
+}
+
+
+class Groups:
+    """Row numbers: `prompts` rows a step, each `samples` times in a row, all of it `repeats` times.
+
+    TRL's own order comes from a generator that a resumed run meets at another point from the second epoch on.
+    """
+
+    def __init__(
+        self, count: int, prompts: int, samples: int, repeats: int, seed: int, epoch: Callable[[], int]
+    ) -> None:
+        self.count, self.prompts, self.samples, self.repeats = count, prompts, samples, repeats
+        self.seed, self.epoch = seed, epoch
+
+    def __len__(self) -> int:
+        return self.count // self.prompts * self.prompts * self.samples * self.repeats
+
+    def __iter__(self) -> Iterator[int]:
+        order = encoding.order([0] * self.count, 1, self.seed, self.epoch(), False)
+        for start in range(0, self.count - self.prompts + 1, self.prompts):
+            step = [row for row in order[start : start + self.prompts] for _ in range(self.samples)]
+            for _ in range(self.repeats):
+                yield from step
+
+
+def rollout(tokenizer: Any, temperature: float, max_new_tokens: int, seed: int) -> Callable[[list[Any], Any], Record]:
+    """TRL's rollout function: answers to prompts, as all our answers are made."""
+    settings = generate.Decode.model_validate({**PLAIN, "temperature": temperature, "max_new_tokens": max_new_tokens})
+    stops = chat_template.stop_ids(tokenizer)
+    encode = functools.cache(lambda prompt: chat_template.prompt_ids(tokenizer, json.loads(prompt)))
+
+    def draw(prompts: list[Any], trainer: Any) -> Record:
+        model, place = trainer.accelerator.unwrap_model(trainer.model), trainer.accelerator.process_index
+        asked = [list(encode(json.dumps(prompt))) for prompt in prompts]
+        names = [f"{seed}/grpo/{trainer.state.global_step}/{place}/{row}" for row in range(len(asked))]
+        model.eval()  # in training mode checkpointing would switch the cache off
+        told = generate.answer(
+            model, tokenizer, asked, settings, stops, [random.Random(name).getrandbits(63) for name in names]
+        )
+        model.train()
+        return {"prompt_ids": asked, "completion_ids": [one.ids for one in told], "logprobs": None}
+
+    return draw
+
+
+def prove(tokenizer: Any, records: Sequence[Record]) -> None:
+    """vLLM is given TRL's tokens of a prompt; they must be those that the answer stage starts from."""
+    for record in records:
+        theirs = tokenizer.apply_chat_template(record["prompt"], add_generation_prompt=True, return_dict=True)
+        if list(theirs["input_ids"]) != chat_template.prompt_ids(tokenizer, record["prompt"]):
+            raise Refusal(
+                f"data/train.jsonl: {record['id']}: align.grpo.use_vllm would start from other tokens; set false"
+            )
+
 
 Positive = Annotated[float, Field(gt=0)]
 Score = Callable[[list[Record], list[str], list[bool]], tuple[list[float], list[rule_rewards.Row]]]
 _NAMES = {
-    "loss": "loss", "reward": "reward", "reward_std": "reward_std", "frac_reward_zero_std": "zero_spread", "kl": "kl",
-    "completions/mean_length": "tokens", "completions/clipped_ratio": "cut",
-}  # fmt: skip
+    "loss": "loss",
+    "reward": "reward",
+    "reward_std": "reward_std",
+    "frac_reward_zero_std": "zero_spread",
+    "kl": "kl",
+    "completions/mean_length": "tokens",
+    "completions/clipped_ratio": "cut",
+}
 
 
 class Grpo(Section):
@@ -114,30 +194,52 @@ def _arguments(grpo: Grpo, shared: Record, processes: int, cut_learns: bool) -> 
     from trl import GRPOConfig
 
     return GRPOConfig(
-        **shared, beta=grpo.beta, learning_rate=grpo.lr, max_steps=grpo.steps, num_generations=grpo.samples,
-        per_device_train_batch_size=grpo.batch_size, temperature=grpo.temperature, top_p=1.0, top_k=0,
-        generation_batch_size=grpo.prompts * grpo.samples, max_completion_length=grpo.max_new_tokens,
+        **shared,
+        beta=grpo.beta,
+        learning_rate=grpo.lr,
+        max_steps=grpo.steps,
+        num_generations=grpo.samples,
+        per_device_train_batch_size=grpo.batch_size,
+        temperature=grpo.temperature,
+        top_p=1.0,
+        top_k=0,
+        generation_batch_size=grpo.prompts * grpo.samples,
+        max_completion_length=grpo.max_new_tokens,
         gradient_accumulation_steps=grpo.prompts * grpo.samples // (grpo.batch_size * processes),
-        loss_type=grpo.loss_type, scale_rewards=grpo.scale_rewards, warmup_steps=grpo.warmup,
-        lr_scheduler_type=grpo.schedule, max_grad_norm=grpo.max_grad_norm, logging_steps=grpo.log_steps,
-        save_steps=grpo.save_steps, mask_truncated_completions=not cut_learns,
-    )  # fmt: skip
+        loss_type=grpo.loss_type,
+        scale_rewards=grpo.scale_rewards,
+        warmup_steps=grpo.warmup,
+        lr_scheduler_type=grpo.schedule,
+        max_grad_norm=grpo.max_grad_norm,
+        logging_steps=grpo.log_steps,
+        save_steps=grpo.save_steps,
+        mask_truncated_completions=not cut_learns,
+    )
 
 
 def trainer(
-    grpo: Grpo, seed: int, records: Sequence[Record], score: Score, shared: Record, *, model: Any, tokenizer: Any,
-    processes: int, cut_learns: bool, callbacks: list[Any],
-) -> Any:  # fmt: skip
+    grpo: Grpo,
+    seed: int,
+    records: Sequence[Record],
+    score: Score,
+    shared: Record,
+    *,
+    model: Any,
+    tokenizer: Any,
+    processes: int,
+    cut_learns: bool,
+    callbacks: list[Any],
+) -> Any:
     """TRL's GRPOTrainer, in an order of our own; samples that were cut teach only where a reward knows of it."""
     from datasets import Dataset
     from transformers import GenerationConfig, PrinterCallback
     from trl import GRPOTrainer
 
     class Trainer(GRPOTrainer):  # type: ignore[misc]
-        def _get_train_sampler(self, *_: Any) -> groups.Groups:
+        def _get_train_sampler(self, *_: Any) -> Groups:
             repeats = self.num_iterations * self.args.steps_per_generation
             epoch = lambda: int(self.state.epoch or 0)  # noqa: E731
-            return groups.Groups(len(self.train_dataset), grpo.prompts, grpo.samples, repeats, seed, epoch)
+            return Groups(len(self.train_dataset), grpo.prompts, grpo.samples, repeats, seed, epoch)
 
         def create_model_card(self, *_args: Any, **_options: Any) -> None:
             """Cards hold paths and versions of this machine."""
@@ -146,16 +248,19 @@ def trainer(
     # What is left open in the settings of a search transformers fills in from here.
     model.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=tokenizer.pad_token_id)
     if grpo.use_vllm:
-        groups.prove(tokenizer, records)
+        prove(tokenizer, records)
         shared = {**shared, "use_vllm": True, "generation_kwargs": {"stop_token_ids": stops}}
     args = _arguments(grpo, shared, processes, cut_learns)
-    draw = groups.rollout(tokenizer, grpo.temperature, grpo.max_new_tokens, seed)
+    draw = rollout(tokenizer, grpo.temperature, grpo.max_new_tokens, seed)
     made = Trainer(
-        model=model, args=args, processing_class=tokenizer, callbacks=callbacks,
+        model=model,
+        args=args,
+        processing_class=tokenizer,
+        callbacks=callbacks,
         reward_funcs=rewarding({record["id"]: record for record in records}, tokenizer, score),
         train_dataset=Dataset.from_list([{"id": record["id"], "prompt": record["prompt"]} for record in records]),
         rollout_func=None if grpo.use_vllm else draw,
-    )  # fmt: skip
+    )
     made.remove_callback(PrinterCallback)
     lm_head.replace(made.model, grpo.temperature)
     return made

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 from anneal import privacy
+from anneal.errors import Refusal
 from anneal.models import loading
-from anneal.params import Privacy, Refusal, load, pick
+from anneal.params import Privacy, load, pick
 
 
 def inside() -> int:
@@ -26,10 +27,33 @@ def inside() -> int:
 def command(processes: int, kind: str) -> list[str]:
     """How a launcher is started. accelerate starts one process where there is no card, torchrun any number."""
     if kind != "cuda":
-        return ["torch.distributed.run", "--nproc_per_node", str(processes), "--master_addr", "127.0.0.1",
-                "--master_port", "0", "--rdzv_backend", "c10d", "--rdzv_endpoint", "127.0.0.1:0"]  # fmt: skip
-    return ["accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes), "--num_machines", "1",
-            "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
+        return [
+            "torch.distributed.run",
+            "--nproc_per_node",
+            str(processes),
+            "--master_addr",
+            "127.0.0.1",
+            "--master_port",
+            "0",
+            "--rdzv_backend",
+            "c10d",
+            "--rdzv_endpoint",
+            "127.0.0.1:0",
+        ]
+    return [
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes",
+        str(processes),
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        "--main_process_port",
+        "0",
+    ]
 
 
 def check(processes: int, kind: str, cards: int) -> None:

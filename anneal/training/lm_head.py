@@ -46,6 +46,9 @@ def _output(inner: Any, labels: Any, temperature: float, *args: Any, **rest: Any
     with torch.no_grad():
         entropy, top = -(every.exp() * every).sum(-1), every.argmax(-1) == wanted
     return FusedCausalLMOutput(
-        loss=None, log_probs=spread(every.gather(-1, wanted[:, None])[:, 0]), entropy=spread(entropy),
-        mean_logits=spread(logits.detach().mean(-1)), is_top1=spread(top),
-    )  # fmt: skip
+        loss=None,
+        log_probs=spread(every.gather(-1, wanted[:, None])[:, 0]),
+        entropy=spread(entropy),
+        mean_logits=spread(logits.detach().mean(-1)),
+        is_top1=spread(top),
+    )

@@ -5,40 +5,25 @@ A run that was killed and started again must end in the same bytes as one that w
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
 import shutil
 import sys
 import warnings
-from collections.abc import Iterable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from anneal import files
 from anneal.dataset import chat_template
 from anneal.dataset.encoding import Sampler
+from anneal.errors import Refusal
 from anneal.models import loading as models
-from anneal.params import Refusal
 
 # Up to this many tokens the whole score matrix costs less than the backward pass of torch's CPU flash attention, which
 # is 40% of a step of 150-token rows; longer rows would need memory with their square.
 _SHORT = 256
 COLUMNS = {"epoch": "epoch", "loss": "loss", "learning_rate": "lr", "eval_loss": "validation_loss"}
-_LIBRARIES = ("accelerate", "bitsandbytes", "peft", "tokenizers", "torch", "transformers", "trl")
-
-
-def fingerprint(paths: Iterable[Path], values: Any) -> str:
-    """Names a run by all that decides its bytes: files, values and library versions. Checkpoints belong to one name."""
-    digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
-    digest.update(json.dumps({name: version(name) for name in _LIBRARIES}).encode())
-    for path in paths:
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_file():
-                digest.update(f"{file}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
-    return digest.hexdigest()[:16]
 
 
 def quiet() -> None:
@@ -192,9 +177,20 @@ def arguments(dtype: str, checkpointing: bool, seed: int, folder: Path) -> dict[
 
     number = models.dtype(dtype)
     return {
-        "output_dir": str(folder), "seed": seed, "data_seed": seed, "report_to": "none", "disable_tqdm": True,
-        "bf16": number == torch.bfloat16, "fp16": number == torch.float16, "use_cpu": models.device() == "cpu",
-        "gradient_checkpointing": checkpointing, "disable_dropout": True, "optim": "adamw_torch", "weight_decay": 0.0,
-        "logging_nan_inf_filter": False, "dataloader_pin_memory": torch.cuda.is_available(),
-        "save_strategy": "steps", "save_total_limit": 1,
-    }  # fmt: skip
+        "output_dir": str(folder),
+        "seed": seed,
+        "data_seed": seed,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "bf16": number == torch.bfloat16,
+        "fp16": number == torch.float16,
+        "use_cpu": models.device() == "cpu",
+        "gradient_checkpointing": checkpointing,
+        "disable_dropout": True,
+        "optim": "adamw_torch",
+        "weight_decay": 0.0,
+        "logging_nan_inf_filter": False,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "save_strategy": "steps",
+        "save_total_limit": 1,
+    }

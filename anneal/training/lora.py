@@ -34,15 +34,23 @@ def config(lora: Lora, steps: int) -> Any:
     from peft import AdaLoraConfig, LoraConfig
 
     shared = {
-        "lora_alpha": lora.alpha, "lora_dropout": lora.dropout, "target_modules": lora.targets, "bias": "none",
+        "lora_alpha": lora.alpha,
+        "lora_dropout": lora.dropout,
+        "target_modules": lora.targets,
+        "bias": "none",
         "task_type": "CAUSAL_LM",
-    }  # fmt: skip
+    }
     if not lora.adaptive:
         return LoraConfig(r=lora.r, use_rslora=lora.rslora, use_dora=lora.dora, **shared)
     return AdaLoraConfig(
-        init_r=-(-3 * lora.r // 2), target_r=lora.r, tinit=steps // 10, tfinal=3 * steps // 10, deltaT=5,
-        total_step=steps, **shared,
-    )  # fmt: skip
+        init_r=-(-3 * lora.r // 2),
+        target_r=lora.r,
+        tinit=steps // 10,
+        tfinal=3 * steps // 10,
+        deltaT=5,
+        total_step=steps,
+        **shared,
+    )
 
 
 def allocate() -> Any:

@@ -10,7 +10,7 @@ from anneal.dataset import chat_template
 from anneal.decoding import generate
 from anneal.files import Record
 from anneal.stats import intervals
-from anneal.training.dpo import SIDES, Pairs
+from anneal.training.preference_pairs import SIDES, Pairs
 
 
 def score(model: Any, pairs: Pairs) -> list[dict[str, float]]:

@@ -9,12 +9,18 @@ import copy
 from typing import Any
 
 from anneal.dataset.encoding import Sampler
-from anneal.training.dpo import SIDES, Pairs
+from anneal.training.preference_pairs import SIDES, Pairs
 
 COLUMNS = {
-    "epoch": "epoch", "loss": "loss", "learning_rate": "lr", "accuracy": "accuracy", "margin": "margin",
-    "eval_loss": "validation_loss", "eval_accuracy": "validation_accuracy", "eval_margin": "validation_margin",
-}  # fmt: skip
+    "epoch": "epoch",
+    "loss": "loss",
+    "learning_rate": "lr",
+    "accuracy": "accuracy",
+    "margin": "margin",
+    "eval_loss": "validation_loss",
+    "eval_accuracy": "validation_accuracy",
+    "eval_margin": "validation_margin",
+}
 
 
 def dataset(pairs: Pairs) -> Any:

@@ -17,9 +17,15 @@ from anneal.decoding import generate
 from anneal.files import Record
 
 GREEDY = {
-    "do_sample": False, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0, "num_beams": 1,
-    "no_repeat_ngram_size": 0, "length_penalty": 1.0,
-}  # fmt: skip
+    "do_sample": False,
+    "temperature": 1.0,
+    "top_k": 0,
+    "top_p": 1.0,
+    "repetition_penalty": 1.0,
+    "num_beams": 1,
+    "no_repeat_ngram_size": 0,
+    "length_penalty": 1.0,
+}
 
 
 def prompts(records: Sequence[Record], tokenizer: Any, n: int) -> tuple[list[Record], list[list[int]], int]:

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from anneal import html
+from anneal.report import charts
 
 NASTY = "<script>alert('x')</script> & \"quotes\" </script><!-- \u2028"
 VOID = {"meta", "br", "hr", "input"}
@@ -86,7 +87,7 @@ def test_data_cannot_leave_its_element() -> None:
 def test_ticks_are_round_and_span_the_values() -> None:
     checked = 0
     for low, high in [(0, 1), (0.03, 5.2), (-3, 7), (0, 0), (4, 4), (0, 12345), (1e-5, 3e-5), (0.1, 0.3)]:
-        found = html.ticks(low, high)
+        found = charts.ticks(low, high)
         assert found[0] <= low
         assert found[-1] >= high
         assert 3 <= len(found) <= 8, (low, high, found)
@@ -102,11 +103,13 @@ def rects(svg: str, name: str) -> list[dict[str, str | None]]:
 
 
 def test_bars_are_as_long_as_their_values() -> None:
-    svg = html.bars("<t>", [("one", [("tuned", 3, 2, 4), ("base", 1, None, None), ("golden", None, None, None)])], 1, 5)
+    svg = charts.bars(
+        "<t>", [("one", [("tuned", 3, 2, 4), ("base", 1, None, None), ("golden", None, None, None)])], 1, 5
+    )
     parsed = parse(svg)
     assert parsed.seen[0][0] == "svg"
     assert parsed.texts[0] == "<t>", "the title comes first: it is the name that a screen reader says"
-    half = (html.WIDTH - 42) / 2
+    half = (charts.WIDTH - 42) / 2
     assert float(rects(svg, "tuned")[0]["width"] or 0) == pytest.approx(half, abs=0.1)
     assert float(rects(svg, "base")[0]["width"] or 0) == 0
     assert rects(svg, "golden") == []
@@ -116,24 +119,24 @@ def test_bars_are_as_long_as_their_values() -> None:
 
 
 def test_bars_out_of_range_stay_inside() -> None:
-    svg = html.bars("t", [("one", [("tuned", 9, -9, 99)])], 0, 1)
-    assert float(rects(svg, "tuned")[0]["width"] or 0) == pytest.approx(html.WIDTH - 42, abs=0.1)
+    svg = charts.bars("t", [("one", [("tuned", 9, -9, 99)])], 0, 1)
+    assert float(rects(svg, "tuned")[0]["width"] or 0) == pytest.approx(charts.WIDTH - 42, abs=0.1)
 
 
 def test_lines_go_through_their_points() -> None:
-    svg = html.lines("t", {"loss": [(0, 4.0), (10, 2.0)], "eval_loss": [(10, 3.0)]})
+    svg = charts.lines("t", {"loss": [(0, 4.0), (10, 2.0)], "eval_loss": [(10, 3.0)]})
     shapes = {a["class"]: a["points"] for tag, a in parse(svg).seen if tag == "polyline"}
     assert set(shapes) == {"line loss", "line eval_loss"}
     (x1, y1), (x2, y2) = ([float(n) for n in point.split(",")] for point in (shapes["line loss"] or "").split())
     assert x2 > x1
     assert y2 > y1, "down is less"
     assert sum(tag == "circle" for tag, _ in parse(svg).seen) == 3
-    assert html.lines("t", {"loss": []}) == ""
+    assert charts.lines("t", {"loss": []}) == ""
 
 
 def test_shares_are_drawn_on_one_scale() -> None:
     """Two charts of shares that look alike are alike, and a small one keeps inside its width."""
-    svg = html.lines("t", {"a": [(10, 0.0), (30, 0.5)]}, height=130, width=260, share=True)
+    svg = charts.lines("t", {"a": [(10, 0.0), (30, 0.5)]}, height=130, width=260, share=True)
     parsed = parse(svg)
     assert parsed.seen[0][1]["viewbox"] == "0 0 260 130"
     (x1, y1), (x2, y2) = (
@@ -146,12 +149,12 @@ def test_shares_are_drawn_on_one_scale() -> None:
 
 
 def test_histogram_heights_are_the_counts() -> None:
-    svg = html.histogram("t", [0, 1, 2, 3], {"kept": [1, 4, 2], "dropped": [0, 0, 1]})
+    svg = charts.histogram("t", [0, 1, 2, 3], {"kept": [1, 4, 2], "dropped": [0, 0, 1]})
     heights = [float(a["height"] or 0) for a in rects(svg, "kept")]
     assert heights[1] == pytest.approx(4 * heights[0], abs=0.3)
     assert [float(a["height"] or 0) for a in rects(svg, "dropped")][:2] == [0, 0]
     with pytest.raises(ValueError, match="zip"):
-        html.histogram("t", [0, 1], {"kept": [1, 2]})
+        charts.histogram("t", [0, 1], {"kept": [1, 2]})
 
 
 def test_page_allows_its_own_style_and_script_and_nothing_else() -> None:

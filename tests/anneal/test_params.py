@@ -8,7 +8,8 @@ from typing import Literal
 import pytest
 
 from anneal import params
-from anneal.params import Count, Fraction, Refusal, Section
+from anneal.errors import Refusal
+from anneal.params import Count, Fraction, Section
 
 
 class Lora(Section):
@@ -75,7 +76,8 @@ STAGE = '''"""toy: a stage."""
 import os, signal, sys, time
 from typing import Literal
 from pathlib import Path
-from stages.lib.params import Refusal, run
+from anneal.errors import Refusal
+from anneal.stage import run
 
 def main(how: Literal["well", "refuse", "full", "wait", "crash"], /, seed: int) -> None:
     if how == "refuse":

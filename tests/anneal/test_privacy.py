@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # TEST-NET-1 is routed nowhere; a connection that is let through would hang or fail otherwise than by the guard.
 CHILD = """
 import asyncio, json, os, socket, sys, threading
-from stages.lib import privacy
+from anneal import privacy
 
 class Refused(Exception):
     pass
@@ -84,10 +84,10 @@ tried("udp", lambda: datagram("127.0.0.1"))
 tried("wildcard", lambda: socket.getaddrinfo(None, 80, flags=socket.AI_PASSIVE))
 pair = socket.socketpair()
 tried("pair", lambda: pair[0].sendall(b"x"))
-from stages.lib import offline
+from anneal.llm import offline_server
 import urllib.request
 def served():
-    with offline.serve(lambda body: offline.Reply("x")) as url:
+    with offline_server.serve(lambda body: offline_server.Reply("x")) as url:
         urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url + "/models").read()
 tried("offline provider", served)
 """)
@@ -113,11 +113,37 @@ tried("once", lambda: tcp("192.0.2.1", 80))
     assert (found["once"], found["refused"]) == ("Refused", 1)
 
 
-HERE = ["localhost", "LOCALHOST.", "127.0.0.1", "127.8.9.1", "::1", "[::1]", "::ffff:127.0.0.1", "", None, b"localhost",
-        "http://localhost:8000/v1", "https://127.0.0.1/", "http://[::1]:8/v1", "0.0.0.0"]  # fmt: skip
-AWAY = ["example.com", "localhost.example.com", "10.0.0.1", "192.168.1.4", "fe80::1%eth0", "http://10.0.0.1/v1",
-        "https://api.openai.com/v1", "http://localhost@example.com/", "http://127.0.0.1.example.com/", "http://[bad/",
-        "127.0.0.1:80", "unix://socket", "2130706433"]  # fmt: skip
+HERE = [
+    "localhost",
+    "LOCALHOST.",
+    "127.0.0.1",
+    "127.8.9.1",
+    "::1",
+    "[::1]",
+    "::ffff:127.0.0.1",
+    "",
+    None,
+    b"localhost",
+    "http://localhost:8000/v1",
+    "https://127.0.0.1/",
+    "http://[::1]:8/v1",
+    "0.0.0.0",
+]
+AWAY = [
+    "example.com",
+    "localhost.example.com",
+    "10.0.0.1",
+    "192.168.1.4",
+    "fe80::1%eth0",
+    "http://10.0.0.1/v1",
+    "https://api.openai.com/v1",
+    "http://localhost@example.com/",
+    "http://127.0.0.1.example.com/",
+    "http://[bad/",
+    "127.0.0.1:80",
+    "unix://socket",
+    "2130706433",
+]
 
 
 def test_what_counts_as_this_machine() -> None:
@@ -206,6 +232,6 @@ def test_a_folder_without_dvc_has_nothing_to_refuse(tmp_path: Path, checkout: Pa
 
 
 def test_it_imports_nothing_of_the_project() -> None:
-    words = (ROOT / "stages/lib/privacy.py").read_text("utf-8").split()
+    words = (ROOT / "anneal/privacy.py").read_text("utf-8").split()
     assert "from" in words
     assert not [word for word in words if word.startswith(("stages.", ".params"))]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from anneal.params import Refusal
+from anneal.errors import Refusal
 from anneal.prompts import Prompt, folder, slots
 
 

@@ -44,9 +44,11 @@ def brute(texts: list[str], threshold: float, n: int = 3) -> dict[tuple[int, int
 
 def test_key_ignores_width_case_and_layout_but_not_words() -> None:
     same = [
-        ("ＳＰＦ５０，温和！", "spf50,温和!"), ("含 5% 烟酰胺\n\n不加香精", "含5%烟酰胺不加香精"),
-        ("zero\u200bwidth", "zerowidth"), ("Two  words\n", "two words"),
-    ]  # fmt: skip
+        ("ＳＰＦ５０，温和！", "spf50,温和!"),
+        ("含 5% 烟酰胺\n\n不加香精", "含5%烟酰胺不加香精"),
+        ("zero\u200bwidth", "zerowidth"),
+        ("Two  words\n", "two words"),
+    ]
     for left, right in same:
         assert similarity.key(left) == similarity.key(right), left
     assert similarity.key("two words") != similarity.key("twowords")

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 from anneal import files
 from anneal.files import Record
-from anneal.history import old
+from anneal.history import revision
 from anneal.llm import offline_server
 from anneal.offline import rule_judge
 from commands import rejudge
@@ -81,8 +81,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         half = {r["id"]: goldens.text(r)[: len(goldens.text(r)) // 2] for r in TEST}
         mixed = {r["id"]: half[r["id"]] if n % 3 else goldens.text(r) for n, r in enumerate(TEST)}
         for name, words, change in (
-            ("worse", half, None), ("kinder", mixed, lambda _: 1), ("harder", mixed, lambda s: -(s == "golden")),
-        ):  # fmt: skip
+            ("worse", half, None),
+            ("kinder", mixed, lambda _: 1),
+            ("harder", mixed, lambda s: -(s == "golden")),
+        ):
             answer(words)
             if change:
                 shift(change)
@@ -198,7 +200,10 @@ def test_an_edited_rubric_is_asked_about_once(project: Path, monkeypatch: pytest
     assert called(monkeypatch, "worse") == 0
     # All other texts are judged by rubrics that nobody touched.
     texts = {r["id"]: {goldens.text(r)} for r in TEST if "ecommerce" in r["type"]}
-    for rows in (*map(files.read, Path("data/answers").iterdir()), old.Old("worse").rows("data/answers/tuned.jsonl")):
+    for rows in (
+        *map(files.read, Path("data/answers").iterdir()),
+        revision.Old("worse").rows("data/answers/tuned.jsonl"),
+    ):
         for row in rows:
             texts.get(row["id"], set()).add(row["text"])
     n = sum(map(len, texts.values()))

@@ -34,10 +34,20 @@ def texts(n: int, words: str, systems: tuple[str, ...] = ("golden", "tuned", "ba
     prompt = [{"role": "user", "content": f"Write an ad. {words}"}]
     rows("data/test.jsonl", [{"id": i, "item": i[:2], "type": "ad", "prompt": prompt} for i in ids])
     checks = [
-        {"id": i, "system": s, "type": "ad", "text": words, "strict": s != "base", "all_facts": True, "stopped": True,
-         "checks": {"type": s != "base", "strict": s != "base"}, "found": [f"ingredients:{words}"]}
-        for s in systems for i in ids
-    ]  # fmt: skip
+        {
+            "id": i,
+            "system": s,
+            "type": "ad",
+            "text": words,
+            "strict": s != "base",
+            "all_facts": True,
+            "stopped": True,
+            "checks": {"type": s != "base", "strict": s != "base"},
+            "found": [f"ingredients:{words}"],
+        }
+        for s in systems
+        for i in ids
+    ]
     rows("data/checks.jsonl", checks)
     dims = {"facts": {"score": 3, "quote": words, "reason": words}}
     for system in systems:
@@ -117,7 +127,7 @@ def test_a_run_without_git_is_a_page_in_order(project: Path, monkeypatch: pytest
     assert "no git repository here" in said.text
     assert "no git repository here" in summary
     heads = [attributes["id"] for tag, attributes in said.elements if tag == "section"]
-    # Nobody has voted: tests/test_blind.py has the section of people; tests/lib/test_masks.py has a tokenizer.
+    # Nobody has voted: test_blind.py has the section of people; test_mask_preview.py has a tokenizer.
     absent = ("People", "Mask preview", "Preference learning")
     assert heads == [name.lower().replace(" ", "-") for name in report.SECTIONS if name not in absent]
     sentence = "tuned is better than base by 2.50 [2.20, 2.80] (model score, 1 to 5; n = 4 in 2 items, 95% interval)"
@@ -150,8 +160,13 @@ def test_what_a_recipe_has_no_figures_of_is_left_out(project: Path, monkeypatch:
     said = Page(page)
     heads = {attributes["id"] for tag, attributes in said.elements if tag == "section"}
     assert heads == {name.lower().replace(" ", "-") for name in report.SECTIONS} - {
-        "contract", "decoding", "kinds-of-text", "mask-preview", "people", "preference-learning",
-    }  # fmt: skip
+        "contract",
+        "decoding",
+        "kinds-of-text",
+        "mask-preview",
+        "people",
+        "preference-learning",
+    }
     for words in ("prompts that pass", "Personal data", "outbound", "documents were cut"):
         assert words not in said.text, words
 
@@ -168,12 +183,15 @@ def test_connections_are_counted_over_the_newest_run_of_each_stage(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     last = {"seconds": 1.0, "peak_mb": 9, "exit": 0}
-    rows(".work/times/stages.jsonl", [
-        {"stage": "train", **last, "outbound": 7},
-        {"stage": "train", **last, "outbound": 0},
-        {"stage": "judge base", **last, "outbound": 0},
-        {"stage": "merge", **last},
-    ])  # fmt: skip
+    rows(
+        ".work/times/stages.jsonl",
+        [
+            {"stage": "train", **last, "outbound": 7},
+            {"stage": "train", **last, "outbound": 0},
+            {"stage": "judge base", **last, "outbound": 0},
+            {"stage": "merge", **last},
+        ],
+    )
     with Path(".work/times/stages.jsonl").open("a") as log:
         log.write('{"stage": "spl')
     line = "outbound connections: 0, measured by the stages' last runs (2 of them)"
@@ -259,8 +277,15 @@ def test_prompts_are_compared_as_unified_diffs(project: Path, monkeypatch: pytes
         r"<span(?: class=\"(\w+)\")?>([^<]*)</span>", page.split('<pre class="diff">')[1].split("</pre>")[0]
     )
     assert [text for _, text in lines][1:] == [
-        "+++ here", "@@ -8,5 +8,5 @@", " line 7", " line 8", "-line 9", "+line nine", " line 10", " line 11",
-    ]  # fmt: skip
+        "+++ here",
+        "@@ -8,5 +8,5 @@",
+        " line 7",
+        " line 8",
+        "-line 9",
+        "+line nine",
+        " line 10",
+        " line 11",
+    ]
     assert [name for name, _ in lines] == ["", "", "", "", "", "minus", "plus", "", ""]
 
 
@@ -292,9 +317,14 @@ def test_an_aligned_model_is_beside_the_others_everywhere(aligned: Path, monkeyp
     assert re.findall(r'<p class="verdict">(aligned is [^<:]*?) by', page) == ["aligned is better than tuned"]
     for words in (
         "type n golden aligned tuned base tuned − base p aligned − tuned aligned − aligned at BASE",
-        "best: golden / aligned / tuned / base / tie", "2 / 1 / 1 / 0 / 1", "aligned fails strict",
-        "aligned scores below tuned", "chosen above rejected", "aligned as Li", "all of align.json",
-    ):  # fmt: skip
+        "best: golden / aligned / tuned / base / tie",
+        "2 / 1 / 1 / 0 / 1",
+        "aligned fails strict",
+        "aligned scores below tuned",
+        "chosen above rejected",
+        "aligned as Li",
+        "all of align.json",
+    ):
         assert words in re.sub(r"\s+", " ", said.text), words
     drawn = {attributes["class"] for tag, attributes in said.elements if tag in ("rect", "polyline")}
     assert {"aligned", "line accuracy", "line margin", "line ideal"} <= drawn
@@ -354,11 +384,14 @@ def test_same_inputs_same_bytes(project: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_times_are_told_in_the_terminal(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows(".work/times/stages.jsonl", [
-        {"stage": "train", "seconds": 9.0, "peak_mb": 900, "exit": 0},
-        {"stage": "train", "seconds": 61.5, "peak_mb": 900, "exit": 0},
-        {"stage": "merge", "seconds": 5.0, "peak_mb": 900, "exit": 1},
-    ])  # fmt: skip
+    rows(
+        ".work/times/stages.jsonl",
+        [
+            {"stage": "train", "seconds": 9.0, "peak_mb": 900, "exit": 0},
+            {"stage": "train", "seconds": 61.5, "peak_mb": 900, "exit": 0},
+            {"stage": "merge", "seconds": 5.0, "peak_mb": 900, "exit": 1},
+        ],
+    )
     run(monkeypatch)
     said = capsys.readouterr().out
     assert "train 62 s" in said
@@ -466,9 +499,13 @@ def test_without_a_card_the_verdict_shows_no_score(project: Path, monkeypatch: p
     ],
 )
 def test_the_gate_has_an_exit_code_and_one_line(
-    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    words: list[str], code: int, said: str,
-) -> None:  # fmt: skip
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    code: int,
+    said: str,
+) -> None:
     found, page, _ = run(monkeypatch, *words)
     assert found == code
     lines = capsys.readouterr().err.splitlines()

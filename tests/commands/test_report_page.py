@@ -39,7 +39,7 @@ RECORDS = [
 SYSTEMS = ("golden", "tuned", "base")
 FOUR = ("golden", "aligned", "tuned", "base")
 PARAMS = {"recipe": "toy", "seed": 1, "types": {"ad": "scores", "note": "Filter"}}
-CHINESE: dict[str, str] = json.loads((Path(html.__file__).parent / "report.zh.json").read_text("utf-8"))
+CHINESE: dict[str, str] = json.loads((Path(html.__file__).parent / "report/assets/report.zh.json").read_text("utf-8"))
 
 
 def write(path: str, value: Any) -> None:
@@ -56,24 +56,50 @@ def told(row: tuple[str, ...], system: str) -> str:
 def plant(systems: tuple[str, ...] = SYSTEMS) -> None:
     """The data files behind the page: texts, their checks, their scores."""
     asked = [(row[0], row[1], f"Write it (adj.), {row[0].upper()}. {NASTY}") for row in RECORDS]
-    write("data/test.jsonl", [
-        {"id": i, "item": i[:2], "type": kind, "prompt": [{"role": "user", "content": words}]}
-        for i, kind, words in asked
-    ])  # fmt: skip
-    write("data/checks.jsonl", [
-        {"id": row[0], "item": row[0][:2], "system": system, "type": row[1], "text": told(row, system),
-         "strict": system != "base", "all_facts": True, "stopped": True,
-         "checks": {"banned": "best" not in told(row, system), "strict": system != "base"},
-         "found": ["banned:best", "foreign:ingredients:防晒霜", "length:4", f"type:missing {NASTY}"]
-         if "best" in told(row, system) else []}
-        for row in RECORDS for system in systems
-    ])  # fmt: skip
+    write(
+        "data/test.jsonl",
+        [
+            {"id": i, "item": i[:2], "type": kind, "prompt": [{"role": "user", "content": words}]}
+            for i, kind, words in asked
+        ],
+    )
+    write(
+        "data/checks.jsonl",
+        [
+            {
+                "id": row[0],
+                "item": row[0][:2],
+                "system": system,
+                "type": row[1],
+                "text": told(row, system),
+                "strict": system != "base",
+                "all_facts": True,
+                "stopped": True,
+                "checks": {"banned": "best" not in told(row, system), "strict": system != "base"},
+                "found": ["banned:best", "foreign:ingredients:防晒霜", "length:4", f"type:missing {NASTY}"]
+                if "best" in told(row, system)
+                else [],
+            }
+            for row in RECORDS
+            for system in systems
+        ],
+    )
     dims = {"facts": {"score": 3, "quote": "温和", "reason": NASTY}, "voice": {"score": 5, "quote": "", "reason": ""}}
     for score, system in enumerate(systems):
-        write(f"data/judgements/{system}.jsonl", [
-            {"id": row[0], "item": row[0][:2], "type": row[1], "outcome": "ok" if row[0] != "p2/ad/0" else "timeout",
-             "score": 4.5 - score if row[0] != "p2/ad/0" else None, "dims": dims} for row in RECORDS
-        ])  # fmt: skip
+        write(
+            f"data/judgements/{system}.jsonl",
+            [
+                {
+                    "id": row[0],
+                    "item": row[0][:2],
+                    "type": row[1],
+                    "outcome": "ok" if row[0] != "p2/ad/0" else "timeout",
+                    "score": 4.5 - score if row[0] != "p2/ad/0" else None,
+                    "dims": dims,
+                }
+                for row in RECORDS
+            ],
+        )
 
 
 def build(monkeypatch: pytest.MonkeyPatch) -> str:
@@ -350,8 +376,11 @@ def test_so_has_preference_learning(aligned: str, watch: Callable[..., Watched])
     assert missing == []
     assert shown(page, ".verdict")[2].startswith("对齐优于微调，高 0.50")
     assert page.inner_text("#scores thead tr >> nth=0").split("\t")[-4:] == [
-        "p", "对齐 − 微调", "对齐 − BASE 的对齐", "最佳：金标 / 对齐 / 微调 / 基座 / 平",
-    ]  # fmt: skip
+        "p",
+        "对齐 − 微调",
+        "对齐 − BASE 的对齐",
+        "最佳：金标 / 对齐 / 微调 / 基座 / 平",
+    ]
     assert "偏好学习：优选文本变得更不可能" in page.inner_text(".alerts")
     assert page.inner_text("#which option:nth-child(5)") == "对齐得分低于微调"
 
@@ -362,9 +391,14 @@ def audited() -> list[str]:
     solved = {"auc": 0.99, "equal": {"auc": 0.9}, "folds": 5, "top": [{"ngram": "!", "side": "rejected"}]}
     leak = {"n": 3, "any": 2, **dict.fromkeys(pair_flaws.SEEN, 1)}
     column = {
-        "n": 9, "items": 3, "identical": 1, "duplicates": {"pairs": 2, "prompted": 1}, "leaks": {"test": leak},
-        "parts": {"train": 9, "validation": 0, "test": 3}, "ngrams": solved,
-    }  # fmt: skip
+        "n": 9,
+        "items": 3,
+        "identical": 1,
+        "duplicates": {"pairs": 2, "prompted": 1},
+        "leaks": {"test": leak},
+        "parts": {"train": 9, "validation": 0, "test": 3},
+        "ngrams": solved,
+    }
     ways = {"longer": (9, 0, 1.0), "shorter": (0, 9, 0.0)}
     kinds = {
         name: {**column, "length": {"longer": more, "shorter": less, "auc": auc}}
@@ -386,10 +420,14 @@ def concluded() -> list[str]:
     """The headlines and the comparison of runs with an aligned model, whatever their interval."""
     gap = finished.gap
     gaps = [
-        gap(-0.5, -0.9, -0.1), gap(0.1, -0.2, 0.4), gap(0.7, None, None), {**gap(0, None, None), "mean": None},
-        gap(0.5, 0.3, 0.7) | {"bounds": [-0.1, 0.9]}, gap(0.4, 0.1, 0.7) | {"p": 0.25},
+        gap(-0.5, -0.9, -0.1),
+        gap(0.1, -0.2, 0.4),
+        gap(0.7, None, None),
+        {**gap(0, None, None), "mean": None},
+        gap(0.5, 0.3, 0.7) | {"bounds": [-0.1, 0.9]},
+        gap(0.4, 0.1, 0.7) | {"p": 0.25},
         gap(0.01, -0.02, 0.04) | {"p_equivalent": 0.01, "margin": 0.1},
-    ]  # fmt: skip
+    ]
     runs = [finished.sound(aligned=True, compare__aligned_difference=found) for found in gaps]
     found = [line for now in runs for line in headline.lines(now)[2:]]
     found += headline.lines(finished.sound(aligned=True, card=None))[1:]
@@ -420,7 +458,7 @@ def test_lines_that_other_runs_show_have_their_chinese(file: str, toy: Path, wat
 
 
 def test_the_dictionary_is_whole_and_small() -> None:
-    raw = (Path(html.__file__).parent / "report.zh.json").read_text("utf-8")
+    raw = (Path(html.__file__).parent / "report/assets/report.zh.json").read_text("utf-8")
     assert len(raw.encode()) < 48_000
     pairs = json.loads(raw, object_pairs_hook=list)
     assert len(pairs) == len({key for key, _ in pairs}) > 150, "no entry twice"

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from anneal.history import dvc_lock, old, seed_noise
-from anneal.params import Refusal
+from anneal.errors import Refusal
+from anneal.history import dvc_lock, revision, seed_noise
 from commands import seeds
 
 # Training draws a number; the texts of a run then score by it. Runs are counted outside of what DVC keeps.
@@ -49,16 +49,32 @@ with open("data/checks.jsonl", "w") as out:
 PIPELINE = {
     "stages": {
         "raw": {"cmd": "python raw.py", "deps": ["raw.py"], "outs": ["data/raw.txt"]},
-        "train": {"cmd": "python train.py", "deps": ["train.py", "data/raw.txt"], "params": ["seed", "train"],
-                  "outs": ["models/adapter"]},
-        "judge": {"foreach": {"tuned": {}}, "do": {
-            "cmd": "python judge.py", "deps": ["judge.py", "models/adapter"], "outs": ["data/judgements/tuned.jsonl"]}},
-        "evaluate": {"cmd": "python evaluate.py", "deps": ["evaluate.py", "models/adapter"],
-                     "outs": ["data/checks.jsonl"]},
-        "compare": {"cmd": "python compare.py", "deps": ["compare.py", "data/judgements/tuned.jsonl"],
-                    "outs": ["data/compared.txt"]},
+        "train": {
+            "cmd": "python train.py",
+            "deps": ["train.py", "data/raw.txt"],
+            "params": ["seed", "train"],
+            "outs": ["models/adapter"],
+        },
+        "judge": {
+            "foreach": {"tuned": {}},
+            "do": {
+                "cmd": "python judge.py",
+                "deps": ["judge.py", "models/adapter"],
+                "outs": ["data/judgements/tuned.jsonl"],
+            },
+        },
+        "evaluate": {
+            "cmd": "python evaluate.py",
+            "deps": ["evaluate.py", "models/adapter"],
+            "outs": ["data/checks.jsonl"],
+        },
+        "compare": {
+            "cmd": "python compare.py",
+            "deps": ["compare.py", "data/judgements/tuned.jsonl"],
+            "outs": ["data/compared.txt"],
+        },
     }
-}  # fmt: skip
+}
 PARAMS = "seed: 42\nalign:\n  method: dpo\ntrain:\n  lr: 0.1\n  seed: 0\ncompare:\n  shares:\n  - strict\n  - terse\n"
 
 
@@ -163,30 +179,30 @@ def test_results_of_other_params_are_refused(
 
 def test_files_of_another_revision_come_from_git_and_the_cache(project: Path) -> None:
     name = f"seeds-{seed_noise.of(dvc_lock.text())[:8]}-1"
-    found = old.Old(name)
-    assert old.experiments() == {name: found.revision}
+    found = revision.Old(name)
+    assert revision.experiments() == {name: found.revision}
     assert found.params()["train"] == {"lr": 0.1, "seed": 1}
-    assert old.Old("HEAD").params()["train"]["seed"] == 0
-    assert found.rows(seed_noise.JUDGED) != old.Old("HEAD").rows(seed_noise.JUDGED)
+    assert revision.Old("HEAD").params()["train"]["seed"] == 0
+    assert found.rows(seed_noise.JUDGED) != revision.Old("HEAD").rows(seed_noise.JUDGED)
     assert seed_noise.of(found.text("dvc.lock")) == seed_noise.of(dvc_lock.text())
     run(sys.executable, "-m", "dvc", "remote", "add", "-d", "store", str(project.parent / "store"))
     run(sys.executable, "-m", "dvc", "push", "-q")
     shutil.rmtree(".dvc/cache")
-    assert len(old.Old("HEAD").rows(seed_noise.JUDGED)) == 4, "a remote has what the cache lost"
+    assert len(revision.Old("HEAD").rows(seed_noise.JUDGED)) == 4, "a remote has what the cache lost"
     with pytest.raises(
         Refusal, match=rf"^{name} \({found.revision[:10]}\): {seed_noise.JUDGED} is neither in the cache nor"
     ):
-        old.Old(name).rows(seed_noise.JUDGED)
+        revision.Old(name).rows(seed_noise.JUDGED)
     with pytest.raises(Refusal, match=r"^nothing: unknown Git revision 'nothing'; `git log`"):
-        old.Old("nothing")
+        revision.Old("nothing")
     with pytest.raises(Refusal, match=r"data/absent\.jsonl is neither"):
-        old.Old("HEAD").rows("data/absent.jsonl")
+        revision.Old("HEAD").rows("data/absent.jsonl")
 
 
 def test_without_a_repository_there_is_one_line(toy: Path) -> None:
-    assert old.experiments() == {}
+    assert revision.experiments() == {}
     with pytest.raises(Refusal, match=r"^HEAD: "):
-        old.Old("HEAD")
+        revision.Old("HEAD")
 
 
 def test_help_says_what_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,11 +72,17 @@ def checkout(toy: Path) -> Path:
     put("reports/metrics/compare.json", json.dumps({"overall": {"tuned": {"score": 4.0, "n": 3}}}))
     stages = {
         "train": entry("python -m stages.train", [], ["models/adapter", "reports/metrics/train.json"]),
-        "judge@tuned": entry("python -m stages.judge tuned", ["data/answers/tuned.jsonl", "stages/judge.py"],
-                             ["data/judgements/tuned.jsonl"]),
-        "compare": entry("python -m stages.compare", ["data/judgements/tuned.jsonl", "stages/compare.py"],
-                         ["reports/metrics/compare.json"]),
-    }  # fmt: skip
+        "judge@tuned": entry(
+            "python -m stages.judge tuned",
+            ["data/answers/tuned.jsonl", "stages/judge.py"],
+            ["data/judgements/tuned.jsonl"],
+        ),
+        "compare": entry(
+            "python -m stages.compare",
+            ["data/judgements/tuned.jsonl", "stages/compare.py"],
+            ["reports/metrics/compare.json"],
+        ),
+    }
     put("dvc.lock", json.dumps({"schema": "2.0", "stages": stages}))
     return toy
 
@@ -101,10 +107,14 @@ def test_what_nobody_touched_comes_out_the_same(
 ) -> None:
     before = sorted(str(path) for path in checkout.rglob("*") if "__pycache__" not in path.parts)
     code, said = run(monkeypatch, capsys)
-    assert (code, said) == (0, {
-        "train": "as in dvc.lock: trains", "judge@tuned": "equal: recomputed, 1 outputs",
-        "compare": "equal: recomputed, 1 outputs",
-    })  # fmt: skip
+    assert (code, said) == (
+        0,
+        {
+            "train": "as in dvc.lock: trains",
+            "judge@tuned": "equal: recomputed, 1 outputs",
+            "compare": "equal: recomputed, 1 outputs",
+        },
+    )
     after = sorted(str(path) for path in checkout.rglob("*") if "__pycache__" not in path.parts)
     assert before == after, "nothing is left behind"
 
@@ -112,21 +122,48 @@ def test_what_nobody_touched_comes_out_the_same(
 @pytest.mark.parametrize(
     ("path", "old", "new", "stage", "words"),
     [
-        ("reports/metrics/compare.json", "4.0", "4.1", "compare",
-         "reports/metrics/compare.json: overall.tuned.score: 4.1 here, 4.0 again"),
-        ("data/judgements/tuned.jsonl", '"score": 3', '"score": 5', "judge@tuned",
-         "data/judgements/tuned.jsonl:1: r3: score: 5 here, 3 again"),
-        ("reports/metrics/train.json", "70", "71", "train",
-         "reports/metrics/train.json: not the file that dvc.lock names"),
+        (
+            "reports/metrics/compare.json",
+            "4.0",
+            "4.1",
+            "compare",
+            "reports/metrics/compare.json: overall.tuned.score: 4.1 here, 4.0 again",
+        ),
+        (
+            "data/judgements/tuned.jsonl",
+            '"score": 3',
+            '"score": 5',
+            "judge@tuned",
+            "data/judgements/tuned.jsonl:1: r3: score: 5 here, 3 again",
+        ),
+        (
+            "reports/metrics/train.json",
+            "70",
+            "71",
+            "train",
+            "reports/metrics/train.json: not the file that dvc.lock names",
+        ),
         # An answer that nobody gave changes what the judge was asked, and there is no such reply.
-        ("data/answers/tuned.jsonl", '"t4"', '"t9"', "judge@tuned",
-         "does not run again: KeyError: 'asked t9' (data/answers/tuned.jsonl is not as that run read it; `dvc repro`)"),
+        (
+            "data/answers/tuned.jsonl",
+            '"t4"',
+            '"t9"',
+            "judge@tuned",
+            "does not run again: KeyError: 'asked t9' "
+            "(data/answers/tuned.jsonl is not as that run read it; `dvc repro`)",
+        ),
     ],
-)  # fmt: skip
+)
 def test_one_edited_value_is_found_by_name(
-    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    path: str, old: str, new: str, stage: str, words: str,
-) -> None:  # fmt: skip
+    checkout: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    path: str,
+    old: str,
+    new: str,
+    stage: str,
+    words: str,
+) -> None:
     edit(path, old, new)
     code, said = run(monkeypatch, capsys)
     assert (code, said[stage]) == (1, f"DIFFERS: {words}")
@@ -135,8 +172,11 @@ def test_one_edited_value_is_found_by_name(
 def test_a_reply_that_is_edited_with_its_score_is_not_the_file_of_the_lock(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    edit("data/judgements/tuned.jsonl", '"reply": "3", "request": "asked t3", "score": 3',
-         '"reply": "5", "request": "asked t3", "score": 5')  # fmt: skip
+    edit(
+        "data/judgements/tuned.jsonl",
+        '"reply": "3", "request": "asked t3", "score": 3',
+        '"reply": "5", "request": "asked t3", "score": 5',
+    )
     code, said = run(monkeypatch, capsys)
     assert (code, said["judge@tuned"]) == (1, "DIFFERS: data/judgements/tuned.jsonl: not the file that dvc.lock names")
     assert said["compare"].startswith("DIFFERS: reports/metrics/compare.json: overall.tuned.score: 4.0 here, 4.66")
@@ -161,8 +201,9 @@ def test_what_is_absent_is_no_proof(
     shutil.rmtree("models/adapter")  # a folder that no number comes from
     code, said = run(monkeypatch, capsys)
     assert (code, said["judge@tuned"]) == (
-        1, "MISSING: data/answers/tuned.jsonl; `dvc pull` or `dvc repro` brings it",
-    )  # fmt: skip
+        1,
+        "MISSING: data/answers/tuned.jsonl; `dvc pull` or `dvc repro` brings it",
+    )
     assert said["train"] == "as in dvc.lock: trains"
     Path("reports/metrics/train.json").unlink()
     assert run(monkeypatch, capsys)[1]["train"].startswith("MISSING: reports/metrics/train.json")
@@ -214,22 +255,24 @@ def test_a_band_of_other_inputs_is_not_used_and_one_of_these_is_computed_again(
     put("reports/metrics/seeds.json", json.dumps(stored))
     code, said = run(monkeypatch, capsys)
     assert (code, said["seeds"]) == (
-        1, "DIFFERS: reports/metrics/seeds.json: score.band: 0.25 here, 0.5 again",
-    )  # fmt: skip
+        1,
+        "DIFFERS: reports/metrics/seeds.json: score.band: 0.25 here, 0.5 again",
+    )
 
 
 def test_what_is_kept_is_what_needs_weights_or_a_teacher() -> None:
     stages = pipeline()
     assert set(verify.KEPT) <= {name.partition("@")[0] for name in stages}
     needs = {
-        name.partition("@")[0] for name, stage in stages.items()
+        name.partition("@")[0]
+        for name, stage in stages.items()
         if any(dep.startswith("models/") for dep in stage.deps) or "teacher" in stage.params or name == "base"
-    }  # fmt: skip
+    }
     # format needs the words of the tokenizer alone, and card the teacher's name.
     assert needs - {"format", "card"} == set(verify.KEPT)
 
 
 def test_help_says_what_it_is() -> None:
-    done = subprocess.run([sys.executable, "-m", "stages.verify", "--help"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "commands.verify", "--help"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0
     assert "without a model or a judge" in done.stdout

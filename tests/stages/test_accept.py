@@ -13,19 +13,22 @@ from anneal import files
 from anneal.checks import facts
 from anneal.dataset import chat_template
 from anneal.decoding import generate
+from anneal.errors import Refusal
 from anneal.models import loading, reward_model
-from anneal.params import Refusal, pick
+from anneal.params import pick
 from stages import accept
 from tests import micro
 
 GOLDEN = '{"role":"title","x":0.5}'
 SCHEMA: dict[str, Any] = {
-    "type": "object", "additionalProperties": False, "required": ["role", "x"],
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["role", "x"],
     "properties": {
         "role": {"enum": ["title", "price", "今天"]},
         "x": {"type": "number", "minimum": 0, "maximum": 1},
     },
-}  # fmt: skip
+}
 CHECKS = ["json", "schema"]
 
 
@@ -37,9 +40,17 @@ def section(**changes: Any) -> accept.Accept:
 
 def answers(batch_size: int = 8, **changes: Any) -> accept.Answer:
     usual: dict[str, Any] = {
-        "do_sample": False, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0,
-        "no_repeat_ngram_size": 0, "num_beams": 1, "length_penalty": 1.0, "max_new_tokens": 60, "stop": [],
-    }  # fmt: skip
+        "do_sample": False,
+        "temperature": 1.0,
+        "top_k": 0,
+        "top_p": 1.0,
+        "repetition_penalty": 1.0,
+        "no_repeat_ngram_size": 0,
+        "num_beams": 1,
+        "length_penalty": 1.0,
+        "max_new_tokens": 60,
+        "stop": [],
+    }
     whole = {"engine": "transformers", "dtype": "float32", "batch_size": batch_size, "decode": usual | changes}
     return accept.Answer.model_validate(whole)
 
@@ -230,9 +241,13 @@ def test_the_nearest_training_record_is_the_last_resort(merged: Path) -> None:
     assert found[1]["text"] in {'{"role":"price","x":0.10}', '{"role":"price","x":0.13}', '{"role":"price","x":0.16}'}
     assert [bool(attempt["reasons"]) for attempt in found[1]["attempts"]] == [True, True, True, True, False]
     assert found[1]["attempts"][-1] | {"reasons": []} == {
-        "rung": "nearest", "temperature": None, "reasons": [], "n_new": 0, "logprob": None,
+        "rung": "nearest",
+        "temperature": None,
+        "reasons": [],
+        "n_new": 0,
+        "logprob": None,
         "finish": "stop",
-    }  # fmt: skip
+    }
 
 
 def test_an_answer_that_never_passes_stays_the_first_and_is_counted(merged: Path) -> None:

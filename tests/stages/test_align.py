@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,38 +14,69 @@ from ruamel.yaml import YAML
 
 from anneal import files
 from anneal.checks import facts
+from anneal.errors import Refusal
 from anneal.models import loading
-from anneal.params import Refusal
 from anneal.preference import pair_flaws
 from anneal.preference.rule_rewards import Rewards
 from anneal.training import dpo, loop
 from stages import align, audit
-from tests import micro
-from tests.conftest import ROOT
+from tests import ending, micro
 
 WORDS = ["quick", "brown", "fox", "dog", "lazy", "the", "and"]
 Row = dict[str, Any]
 PARAMS: Row = {
-    "method": "dpo", "quantize": "none", "dtype": "float32", "checkpointing": False,
+    "method": "dpo",
+    "quantize": "none",
+    "dtype": "float32",
+    "checkpointing": False,
     "dpo": {
-        "beta": 0.1, "sft": 0.5, "lr": 0.02, "epochs": 2, "batch_size": 8, "accumulation": 1, "schedule": "cosine",
-        "warmup": 0.1, "max_grad_norm": 1.0, "log_steps": 3, "eval_steps": 4,
+        "beta": 0.1,
+        "sft": 0.5,
+        "lr": 0.02,
+        "epochs": 2,
+        "batch_size": 8,
+        "accumulation": 1,
+        "schedule": "cosine",
+        "warmup": 0.1,
+        "max_grad_norm": 1.0,
+        "log_steps": 3,
+        "eval_steps": 4,
     },
     "grpo": {
-        "beta": 0.05, "lr": 0.02, "steps": 7, "prompts": 4, "samples": 3, "batch_size": 6, "temperature": 1.0,
-        "max_new_tokens": 8, "loss_type": "dapo", "scale_rewards": "group",
-        "schedule": "constant_with_warmup", "warmup": 0.0, "max_grad_norm": 1.0, "log_steps": 1, "save_steps": 2,
+        "beta": 0.05,
+        "lr": 0.02,
+        "steps": 7,
+        "prompts": 4,
+        "samples": 3,
+        "batch_size": 6,
+        "temperature": 1.0,
+        "max_new_tokens": 8,
+        "loss_type": "dapo",
+        "scale_rewards": "group",
+        "schedule": "constant_with_warmup",
+        "warmup": 0.0,
+        "max_grad_norm": 1.0,
+        "log_steps": 1,
+        "save_steps": 2,
         "use_vllm": False,
     },
-}  # fmt: skip
+}
 RULES: Row = {
-    "folder": "rules", "name": "", "facts": {"slot": "words", "at_least": 0}, "foreign": [], "also": [],
-    "banned": ["dog"], "exaggerated": [], "encouraged": [], "forbid": [],
+    "folder": "rules",
+    "name": "",
+    "facts": {"slot": "words", "at_least": 0},
+    "foreign": [],
+    "also": [],
+    "banned": ["dog"],
+    "exaggerated": [],
+    "encouraged": [],
+    "forbid": [],
     "types": {"t": {"require": [], "forbid": [], "length": [4, 9]}},
-}  # fmt: skip
+}
 REWARDS: Row = {
-    "weights": {"length": 2.0, "banned": 1.0, "stop": 1.0}, "call_to_action": {"types": [], "pattern": None},
-}  # fmt: skip
+    "weights": {"length": 2.0, "banned": 1.0, "stop": 1.0},
+    "call_to_action": {"types": [], "pattern": None},
+}
 
 
 def said(name: str, count: int = 6) -> str:
@@ -61,13 +89,16 @@ def pair(number: int, kind: str = "weak", **texts: str) -> Row:
     name = f"p{number}/{kind}"
     counts = {"chosen": 5 + number % 3, "rejected": 5 + (number + 1) % 3}
     return {
-        "id": name, "item": f"p{number}", "type": "t", "kind": kind,
+        "id": name,
+        "item": f"p{number}",
+        "type": "t",
+        "kind": kind,
         "prompt": [{"role": "user", "content": f"say {number}"}],
         **{
             side: [{"role": "assistant", "content": texts.get(side) or said(f"{side} {name}", count)}]
             for side, count in counts.items()
         },
-    }  # fmt: skip
+    }
 
 
 def record(number: int) -> Row:
@@ -131,35 +162,12 @@ def aligned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         return request.param, outs()
 
 
-# A run that ends itself at a step, as the kernel would end it.
-ENDING = """
-import os, signal
-from stages.lib import training
-real = training.watch
-def watch(*words):
-    made = real(*words)
-    log = made.on_log
-    def on_log(args, state, control, logs=None, **rest):
-        log(args, state, control, logs=logs, **rest)
-        if state.global_step == {step}:
-            os.kill(os.getpid(), signal.SIGKILL)
-    made.on_log = on_log
-    return made
-training.watch = watch
-from stages import align
-from stages.lib.params import run
-run(align.main)
-"""
-
-
 def test_a_run_that_was_killed_ends_in_the_same_bytes(
     aligned: tuple[str, dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method, wanted = aligned
     folder = project(tmp_path / "b", monkeypatch, method=method)
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "5"}
-    code = ENDING.format(step={"dpo": 6, "grpo": 5}[method])  # in the second epoch of either
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True)
+    done = ending.at_step(folder, "align", {"dpo": 6, "grpo": 5}[method])  # in the second epoch of either
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not Path("models/aligned").exists()
     (found,) = Path(".work/align").iterdir()
@@ -174,9 +182,14 @@ def test_what_is_written(aligned: tuple[str, dict[str, bytes]]) -> None:
     method, found = aligned
     names = {name.removeprefix("models/aligned/") for name in found if name.startswith("models/aligned/")}
     assert names == {
-        "adapter_config.json", "adapter_model.safetensors", "align.json", "chat_template.jinja",
-        "generation_config.json", "tokenizer.json", "tokenizer_config.json",
-    }  # fmt: skip
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "align.json",
+        "chat_template.jinja",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
     assert json.loads(found["models/aligned/align.json"]) == {"method": method}
     config = json.loads(found["models/aligned/adapter_config.json"])
     assert config["base_model_name_or_path"] == "models/base"

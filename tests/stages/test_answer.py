@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +11,34 @@ from ruamel.yaml import YAML
 
 from anneal import files, params
 from anneal.dataset import chat_template
+from anneal.errors import Refusal
 from anneal.llm import offline_server
 from anneal.models import loading, weights
-from anneal.params import Refusal
 from stages import answer
-from tests import micro
+from tests import ending, micro
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 GREEDY: dict[str, Any] = {
-    "do_sample": False, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0, "num_beams": 1, "length_penalty": 1.0, "max_new_tokens": 12, "stop": [],
-}  # fmt: skip
+    "do_sample": False,
+    "temperature": 1.0,
+    "top_k": 0,
+    "top_p": 1.0,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "num_beams": 1,
+    "length_penalty": 1.0,
+    "max_new_tokens": 12,
+    "stop": [],
+}
 
 
 SECTION: dict[str, Any] = {
-    "engine": "transformers", "model": {"base": None, "tuned": None, "aligned": None}, "dtype": "float32",
-    "batch_size": 4, "presets": {},
-}  # fmt: skip
+    "engine": "transformers",
+    "model": {"base": None, "tuned": None, "aligned": None},
+    "dtype": "float32",
+    "batch_size": 4,
+    "presets": {},
+}
 
 
 def section(batch_size: int = 4, **changes: Any) -> answer.Answer:
@@ -82,8 +90,17 @@ def test_the_rows_hold_the_reply_and_the_golden_likelihood(place: Path) -> None:
     checked = 0
     for row, source in zip(found, records, strict=True):
         assert set(row) == {
-            "id", "item", "type", "text", "finish", "n_prompt", "n_new", "target_logprob", "n_target", "n_bytes",
-        }  # fmt: skip
+            "id",
+            "item",
+            "type",
+            "text",
+            "finish",
+            "n_prompt",
+            "n_new",
+            "target_logprob",
+            "n_target",
+            "n_bytes",
+        }
         golden = source["completion"][0]["content"]
         encoded = chat_template.encode(tokenizer, source["prompt"], source["completion"])
         assert row["n_bytes"] == len(golden.encode())
@@ -159,29 +176,13 @@ def test_the_tuned_model_is_the_base_with_its_adapter(place: Path) -> None:
     assert not torch.allclose(ours, base, atol=1e-1)
 
 
-_DIES = """
-import os, signal, sys
-from stages import answer
-from stages.lib import jsonl
-from tests.test_answer import section
-write, calls = jsonl.write, []
-def dying(path, records):
-    write(path, records)
-    calls.append(path)
-    if len(calls) == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-jsonl.write = dying
-answer.main("base", section(), seed=1, threads=1)
-"""
-
-
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer.main("base", section(), seed=1, threads=1)
     whole = out().read_bytes()
     out().unlink()
     assert not list((place / ".work/answer").iterdir())
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    killed = subprocess.run([sys.executable, "-c", _DIES], cwd=place, env=environment, capture_output=True, text=True)
+    imports = "from stages import answer; from tests.stages.test_answer import section"
+    killed = ending.after_writes(place, 2, imports, 'answer.main("base", section(), seed=1, threads=1)')
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not out().exists()
     (parts,) = (place / ".work/answer").iterdir()
@@ -201,18 +202,18 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(place: Path, monkeypa
 
 def test_finished_batches_belong_to_their_weights_questions_and_settings(place: Path) -> None:
     def mark() -> str:
-        return answer.fingerprint([Path("models/base")], section(), 1, 1)
+        return answer.unfinished([Path("models/base")], section(), 1, 1)
 
     first = mark()
     assert mark() == first
     others = {
-        answer.fingerprint([Path("models/base")], section(5), 1, 1),
-        answer.fingerprint([Path("models/base")], section(max_new_tokens=13), 1, 1),
-        answer.fingerprint([Path("models/base")], section(), 2, 1),
-        answer.fingerprint([Path("models/base")], section(), 1, 2),
-        answer.fingerprint([Path("models/base")], section(engine="own"), 1, 1),
-        answer.fingerprint([Path("models/base")], section(presets={"a": {}}), 1, 1),
-        answer.fingerprint([Path("models/base")], section(presets={"a": {"do_sample": True, "seeds": [1]}}), 1, 1),
+        answer.unfinished([Path("models/base")], section(5), 1, 1),
+        answer.unfinished([Path("models/base")], section(max_new_tokens=13), 1, 1),
+        answer.unfinished([Path("models/base")], section(), 2, 1),
+        answer.unfinished([Path("models/base")], section(), 1, 2),
+        answer.unfinished([Path("models/base")], section(engine="own"), 1, 1),
+        answer.unfinished([Path("models/base")], section(presets={"a": {}}), 1, 1),
+        answer.unfinished([Path("models/base")], section(presets={"a": {"do_sample": True, "seeds": [1]}}), 1, 1),
     }
     files.write("data/test.jsonl", [record(n) for n in range(9)])
     others.add(mark())
@@ -348,8 +349,11 @@ def test_a_server_gives_the_words_and_the_weights_the_likelihood(place: Path, se
     assert len(greedy) == 10
     for body in greedy:
         assert {k: body[k] for k in body if k != "messages"} == {
-            "model": "offline-base-1", "max_tokens": 12, "temperature": 0.0, "stop": ["zzz"],
-        }  # fmt: skip
+            "model": "offline-base-1",
+            "max_tokens": 12,
+            "temperature": 0.0,
+            "stop": ["zzz"],
+        }
     drawn = [body for body in server.asked if "top_k" in body]
     assert {(body["temperature"], body["top_p"], body["top_k"]) for body in drawn} == {(1.0, 1.0, 5)}
     assert len({body["seed"] for body in drawn}) == 10

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from anneal import files
-from anneal.params import Refusal
+from anneal.errors import Refusal
 from anneal.preference import pair_flaws
 from stages import audit as stage
 from tests.conftest import ROOT
@@ -31,11 +31,14 @@ def text(name: str, low: int = 40, high: int = 60) -> str:
 def row(item: int, number: int, kind: str = "weak", chosen: str = "", rejected: str = "") -> Row:
     name = f"i{item:02d}/{kind}/{number}"
     return {
-        "id": name, "item": f"i{item:02d}", "type": "ad", "kind": kind,
+        "id": name,
+        "item": f"i{item:02d}",
+        "type": "ad",
+        "kind": kind,
         "prompt": [{"role": "user", "content": f"Write {number} of {item}"}],
         "chosen": [{"role": "assistant", "content": chosen or text(f"{name} chosen")}],
         "rejected": [{"role": "assistant", "content": rejected or text(f"{name} rejected")}],
-    }  # fmt: skip
+    }
 
 
 def rows(kind: str = "weak", items: int = 24, **texts: Any) -> list[Row]:
@@ -87,8 +90,13 @@ def test_length_alone() -> None:
 
 def test_length_the_other_way_and_by_one_character() -> None:
     """One side always longer is a rule that needs no classifier, and an AUC of all lengths would not show it."""
-    one = audited([row(i, k, chosen=(same := text(f"{i}/{k}")), rejected=same[:20] + "一" + same[20:])
-                   for i in range(24) for k in range(2)])  # fmt: skip
+    one = audited(
+        [
+            row(i, k, chosen=(same := text(f"{i}/{k}")), rejected=same[:20] + "一" + same[20:])
+            for i in range(24)
+            for k in range(2)
+        ]
+    )
     assert 0.4 < one["all"]["length"]["auc"] < 0.5
     assert "length" in names(one)
     assert "chosen is shorter in 48 of 48" in next(f["line"] for f in one["flags"] if f["name"] == "length")
@@ -116,8 +124,12 @@ def test_one_give_away_character() -> None:
 
 def test_chosen_that_is_rejected() -> None:
     every = rows()
-    every[20]["rejected"] = [{"role": "assistant", "content": every[20]["chosen"][0]["content"][:9] + "\n  "
-                              + every[20]["chosen"][0]["content"][9:]}]  # fmt: skip
+    every[20]["rejected"] = [
+        {
+            "role": "assistant",
+            "content": every[20]["chosen"][0]["content"][:9] + "\n  " + every[20]["chosen"][0]["content"][9:],
+        }
+    ]
     numbers = audited(every)
     assert names(numbers) == ["identical"]
     assert pair_flaws.refusals(numbers) == ["weak: identical: chosen == rejected in 1 of 48 pairs"]

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from anneal import params
+from anneal.errors import Refusal
 from anneal.models import loading as models
 from anneal.models.loading import Model
-from anneal.params import Refusal
 from anneal.tiny.sheet_corpus import Corpus
 from stages import base as stage
 from tests.anneal.tiny.test_architecture import FOLDER, micro
@@ -24,15 +24,21 @@ from tests.conftest import ROOT
 TINY = Model(name="tiny", revision=None)
 CORPUS = Corpus(FOLDER)
 FILES = {
-    "README.md", "base.json", "chat_template.jinja", "config.json", "generation_config.json", "model.safetensors",
-    "tokenizer.json", "tokenizer_config.json",
-}  # fmt: skip
+    "README.md",
+    "base.json",
+    "chat_template.jinja",
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+}
 
 
 # What a model of three steps scores; measured once, in the fixture `built`.
 NOTHING = dict.fromkeys(
     ["name", "ingredients", "skin", "ordered", "form", "form, name", "form, facts", "characters"], 0.0
-)  # fmt: skip
+)
 
 
 @pytest.fixture(autouse=True)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from anneal import files
+from anneal.errors import Refusal
 from anneal.judging import detection, grading, injected_defects, rubric
 from anneal.llm import request
 from anneal.offline import rule_judge, stub_judges
-from anneal.params import Refusal
 from stages import card, judge
 from tests import goldens
 from tests.conftest import ROOT
@@ -24,9 +24,17 @@ OFFLINE = request.Chat(model="offline-1", temperature=1.0, top_p=1.0, max_tokens
 
 
 def settings(model: str = "offline-rules-1", **more: Any) -> grading.Judge:
-    given = {"model": model, "temperature": 0.0, "top_p": 1.0, "max_tokens": 1200, "max_failed": 0.05,
-             "repeats": {"share": 0.2, "times": 3}, "controls": 5, "samples": 0,
-             "null_text": "这是一篇非常优秀的文案。"}  # fmt: skip
+    given = {
+        "model": model,
+        "temperature": 0.0,
+        "top_p": 1.0,
+        "max_tokens": 1200,
+        "max_failed": 0.05,
+        "repeats": {"share": 0.2, "times": 3},
+        "controls": 5,
+        "samples": 0,
+        "null_text": "这是一篇非常优秀的文案。",
+    }
     return grading.Judge.model_validate(given | more)
 
 
@@ -196,8 +204,9 @@ def test_one_family_is_warned_of(folder: Path) -> None:
     ]
     assert card.related("offline-rules-1", {"teacher": "offline-1", "base": "tiny"}) == []
     assert [line[:23] for line in card.related("qwen-max", {"teacher": "qwen-plus", "base": "Qwen2.5"})] == [
-        "judge and teacher are b", "judge and base are both"
-    ]  # fmt: skip
+        "judge and teacher are b",
+        "judge and base are both",
+    ]
     _, numbers = run(settings("offline-constant-1"), 1, base="constant", teacher="constant")
     assert numbers["family"] == [], "a program has no family"
 
@@ -231,10 +240,14 @@ def test_the_same_bytes_again_and_a_table(folder: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ("meta-llama/Meta-Llama-3-8B", "llama-3-70b"), ("THUDM/chatglm3-6b", "glm-4"), ("o3-mini", "gpt-4o"),
-        ("chatgpt-4o-latest", "gpt-4o"), ("Qwen/Qwen2.5-7B-Instruct", "QwQ-32B"), ("deepseek-chat", "deepseek-r1"),
+        ("meta-llama/Meta-Llama-3-8B", "llama-3-70b"),
+        ("THUDM/chatglm3-6b", "glm-4"),
+        ("o3-mini", "gpt-4o"),
+        ("chatgpt-4o-latest", "gpt-4o"),
+        ("Qwen/Qwen2.5-7B-Instruct", "QwQ-32B"),
+        ("deepseek-chat", "deepseek-r1"),
     ],
-)  # fmt: skip
+)
 def test_relatives_are_known_by_more_than_their_first_word(one: str, other: str) -> None:
     assert card.family(one) == card.family(other) != ""
 

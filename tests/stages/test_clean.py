@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from anneal import files, params
+from anneal.errors import Refusal
 from anneal.llm import client
 from anneal.llm.offline_server import Reply
 from anneal.offline import phrase_teacher
-from anneal.params import Refusal
 from stages import clean
 from stages.clean import Clean, Round, Words
 from tests.conftest import ROOT
@@ -145,8 +145,9 @@ def test_what_still_fails_is_kept_with_the_reason() -> None:
     assert len(asked) == 2
     assert counts == {"asked": 1, "fixed": 0, "failing": 1}
     assert [(v["by"], v["text"], v["reason"]) for v in versions["a"]] == [
-        ("generate", "好文。#甲", "tags: 有标签: #甲"), ("tags", "好文。#乙", "tags: 有标签: #乙"),
-    ]  # fmt: skip
+        ("generate", "好文。#甲", "tags: 有标签: #甲"),
+        ("tags", "好文。#乙", "tags: 有标签: #乙"),
+    ]
     assert passed == {"a": False}
 
 

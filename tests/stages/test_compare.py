@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from anneal import files
-from anneal.params import Refusal
+from anneal.errors import Refusal
 from stages import compare
 
 TYPES = ("ad", "note")
@@ -42,10 +42,14 @@ def folder(toy: Path) -> Path:
     rows = [row | {"control": name, "score": score} for name, score in marks.items() for row in planted]
     files.write("data/judgements/controls.jsonl", rows)
     met = {"pair": "tuned:base", "sample": 0, "outcome": "ok", "judge_id": "p", "lengths": [9, 9]}
-    files.write("data/preferences.jsonl", [
-        {**{key: row[key] for key in ("id", "item")}, "type": "ad", **met, "first": a, "second": b, "verdict": v}
-        for row in planted for a, b, v in (("tuned", "base", "A>B"), ("base", "tuned", "B>>A"))
-    ])  # fmt: skip
+    files.write(
+        "data/preferences.jsonl",
+        [
+            {**{key: row[key] for key in ("id", "item")}, "type": "ad", **met, "first": a, "second": b, "verdict": v}
+            for row in planted
+            for a, b, v in (("tuned", "base", "A>B"), ("base", "tuned", "B>>A"))
+        ],
+    )
     files.write("data/checks.jsonl", checks)
     for name in ("judgements/aligned", "judgements/samples", "rollouts/aligned", "rollouts/tuned"):
         files.write(f"data/{name}.jsonl", [])
@@ -250,7 +254,9 @@ def test_dimensions_share_one_correction(folder: Path) -> None:
 def test_controls_stand_beside_golden_and_another_judge_is_refused(folder: Path) -> None:
     found = run()["judge_controls"]
     assert {name: (row["n"], row["mean"], row["at_golden"]) for name, row in found.items()} == {
-        "null": (10, 1.0, 0.0), "again": (10, 5.0, 1.0)}  # fmt: skip
+        "null": (10, 1.0, 0.0),
+        "again": (10, 5.0, 1.0),
+    }
     assert found["null"]["reason"] == "no variance: all clusters say the same"
     assert 4.5 < found["null"]["golden"] < 5
     rows = files.read("data/judgements/controls.jsonl")
@@ -293,16 +299,24 @@ def align(gain: float) -> None:
     files.write("data/judgements/aligned.jsonl", [{**row, "score": row["score"] + gain} for row in rows])
     for system, reward in (("tuned", 0.5), ("aligned", 0.7)):
         drawn = [
-            {**{k: row[k] for k in ("id", "item", "type")}, "sample": n, "reward": reward + 0.01 * n + 0.001 * place,
-             "rewards": {"banned": 1.0 if system == "aligned" or place % 4 else 0.5, "stop": 1.0}}
-            for place, row in enumerate(rows) for n in range(3)
-        ]  # fmt: skip
+            {
+                **{k: row[k] for k in ("id", "item", "type")},
+                "sample": n,
+                "reward": reward + 0.01 * n + 0.001 * place,
+                "rewards": {"banned": 1.0 if system == "aligned" or place % 4 else 0.5, "stop": 1.0},
+            }
+            for place, row in enumerate(rows)
+            for n in range(3)
+        ]
         files.write(f"data/rollouts/{system}.jsonl", drawn)
     judged = {"judge_ids": {"one": "j"}, "score_kind": "rule score"}
     files.write_json("reports/metrics/judge/aligned.json", judged)
     drawn = files.read("data/rollouts/tuned.jsonl")
-    marked = [{**{k: row[k] for k in ("id", "item", "sample")}, "score": row["reward"] * 4, "outcome": "ok"}
-              for row in drawn if row["item"] != "p4"]  # fmt: skip
+    marked = [
+        {**{k: row[k] for k in ("id", "item", "sample")}, "score": row["reward"] * 4, "outcome": "ok"}
+        for row in drawn
+        if row["item"] != "p4"
+    ]
     files.write("data/judgements/samples.jsonl", marked)
     measured = {"likelihood": {"aligned": {"bits_per_byte": 0.1, "perplexity": 1.3}}, "length": {"tuned": {"all": {}}}}
     evaluated = json.loads(Path("reports/metrics/evaluate.json").read_text("utf-8"))
@@ -329,8 +343,11 @@ def test_the_aligned_model_stands_beside_the_tuned_one(folder: Path) -> None:
     assert block["passes"]["strict"]["systems"]["aligned"]["mean"] == pytest.approx(0.9)
     banned = block["defects"]["banned"]
     assert {system: row["mean"] for system, row in banned["systems"].items()} == {
-        "golden": 0, "aligned": 0, "tuned": pytest.approx(0.3), "base": 0,
-    }  # fmt: skip
+        "golden": 0,
+        "aligned": 0,
+        "tuned": pytest.approx(0.3),
+        "base": 0,
+    }
     assert banned["difference"]["mean"] == pytest.approx(-0.3)
     assert banned["difference"]["low"] < banned["difference"]["high"] < 0.05
     assert block["defects"]["unsupported"]["systems"]["base"]["mean"] == 1
@@ -345,8 +362,12 @@ def test_the_aligned_model_stands_beside_the_tuned_one(folder: Path) -> None:
         "the judge says what the reward says"
     )
     assert block["price"]["aligned"] == {
-        "bits_per_byte": 0.1, "perplexity": 1.3, "distinct_2": None, "distinct_4": None, "length": None,
-    }  # fmt: skip
+        "bits_per_byte": 0.1,
+        "perplexity": 1.3,
+        "distinct_2": None,
+        "distinct_4": None,
+        "length": None,
+    }
 
 
 def test_a_defect_that_was_not_looked_for_is_not_counted(folder: Path) -> None:

@@ -11,15 +11,18 @@ import pytest
 
 from anneal import files
 from anneal.checks import text_checks
-from anneal.params import Refusal
+from anneal.errors import Refusal
 from stages import evaluate
 from tests import goldens
 
 SETTINGS = evaluate.Evaluate(
-    metrics=["rules", "stops", "likelihood", "overlap", "variety", "copies", "length"], budget=2000, draws=5, near=0.9,
+    metrics=["rules", "stops", "likelihood", "overlap", "variety", "copies", "length"],
+    budget=2000,
+    draws=5,
+    near=0.9,
     checks=["type", "name", "facts", "foreign", "banned", "length", "all_facts"],
     strict=["type", "name", "facts", "foreign"],
-)  # fmt: skip
+)
 FILTER = text_checks.Filter.model_validate(goldens.VALUES["filter"])
 TEST, TRAIN = goldens.records(0, 6), goldens.records(6, 10)
 BASE = {row["id"]: f"全新{row['facts']['name']}来了！值得拥有。" for row in TEST}
@@ -180,8 +183,13 @@ def test_a_record_alone_has_no_control(folder: Path) -> None:
         files.write(f"data/{name}.jsonl", goldens.answers(TEST[:1], BASE, 2.0))
     numbers = run()[1]
     assert numbers["controls"]["swapped"] == {
-        "n": 0, "clusters": 0, "mean": None, "se": None, "low": None, "high": None,
-    }  # fmt: skip
+        "n": 0,
+        "clusters": 0,
+        "mean": None,
+        "se": None,
+        "low": None,
+        "high": None,
+    }
     assert numbers["rules"]["golden"]["strict"]["low"] is None
 
 

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from anneal import files, params, similarity
 from anneal.checks import density, facts
-from anneal.params import Refusal
+from anneal.errors import Refusal
 from stages import filter as stage
 
 SENTENCES = {
@@ -33,9 +33,16 @@ SENTENCES = {
 ENDINGS = ["", " Slow and steady.", " A small habit helps.", " Patience pays, night after night."]
 WORLD = {"ingredients": ["oat", "mint", "clay", "honey", "rice", "neem"], "categories": ["cream"], "name_parts": []}
 DENSITY: dict[str, Any] = {
-    "percentile": 5, "folds": 4, "components": 2, "rows_per_parameter": 10, "reg_covar": 0.05,
-    "features": ["length", "punctuation"], "log": ["length"], "relative": ["length", "punctuation"], "categorical": [],
-}  # fmt: skip
+    "percentile": 5,
+    "folds": 4,
+    "components": 2,
+    "rows_per_parameter": 10,
+    "reg_covar": 0.05,
+    "features": ["length", "punctuation"],
+    "log": ["length"],
+    "relative": ["length", "punctuation"],
+    "categorical": [],
+}
 RULES = ["banned", "type", "length", "name", "foreign", "facts", "exact", "near"]
 
 
@@ -64,11 +71,17 @@ def rules(toy: Path) -> facts.Rules:
     (toy / "vocabulary.json").write_text(json.dumps(WORLD))
     contract = {"forbid": [], "length": [60, 400]}
     values: dict[str, Any] = {
-        "folder": ".", "name": "name", "facts": {"slot": "ingredients", "at_least": 2},
-        "foreign": ["ingredients"], "also": [], "banned": ["miracle"], "encouraged": [], "exaggerated": [],
+        "folder": ".",
+        "name": "name",
+        "facts": {"slot": "ingredients", "at_least": 2},
+        "foreign": ["ingredients"],
+        "also": [],
+        "banned": ["miracle"],
+        "encouraged": [],
+        "exaggerated": [],
         "forbid": ["#"],
         "types": {"ad": {"require": ["Click"], **contract}, "note": {"require": ["I "], **contract}},
-    }  # fmt: skip
+    }
     return facts.Rules.model_validate(values)
 
 
@@ -224,7 +237,7 @@ def test_a_type_that_loses_twice_the_average_is_flagged(rules: facts.Rules) -> N
 
 
 def test_percentile_is_one_line_to_change(toy: Path) -> None:
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     values = YAML(typ="safe", pure=True).load((root / "params.yaml").read_text("utf-8"))
     values["filter"]["density"]["percentil"] = 3
     with (toy / "params.yaml").open("w") as file:

@@ -36,12 +36,14 @@ def records() -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in (SOURCE / "records.jsonl").read_text("utf-8").splitlines()]
     return [
         {
-            "id": f"{row['id']}/layout/0", "item": row["id"], "type": "layout",
+            "id": f"{row['id']}/layout/0",
+            "item": row["id"],
+            "type": "layout",
             "facts": {key: row[key] for key in ("source", "timestamp", "ad_copy")},
             "text": json.dumps(row["text_layout"], ensure_ascii=False, separators=(",", ":")),
         }
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
 @cache

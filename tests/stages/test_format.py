@@ -11,7 +11,7 @@ import pytest
 
 from anneal import files
 from anneal.dataset import chat_template
-from anneal.params import Refusal
+from anneal.errors import Refusal
 from stages import format as stage
 from tests import micro
 
@@ -26,9 +26,13 @@ def source(number: int, text: str = "今天很好。") -> dict[str, Any]:
         "ingredients": [{"name": "甘油", "concentration": "5%"}],
     }
     return {
-        "id": f"p{number:03}/note/0", "item": f"p{number:03}", "type": "note", "facts": facts, "text": text,
+        "id": f"p{number:03}/note/0",
+        "item": f"p{number:03}",
+        "type": "note",
+        "facts": facts,
+        "text": text,
         "log_prob": -1.0,
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture
@@ -79,9 +83,10 @@ def test_wordings_are_shared_out_evenly_and_a_new_record_moves_few_others(checko
     assert set(used) == {"写一篇笔记。", "请写笔记", "给X 写笔记。"}
     assert sorted(used.values()) == [13, 13, 14]
     assert metrics["wordings"] == {
-        "line_1": round(used["写一篇笔记。"] / 40, 6), "line_2": used["请写笔记"] / 40,
+        "line_1": round(used["写一篇笔记。"] / 40, 6),
+        "line_2": used["请写笔记"] / 40,
         "line_3": round(used["给X 写笔记。"] / 40, 6),
-    }  # fmt: skip
+    }
     files.write("data/filtered.jsonl", [source(number) for number in (99, *range(40))])
     again, _, _ = made()
     moved = sum(row != old for row, old in zip(again[1:], first, strict=True))

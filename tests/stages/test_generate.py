@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from anneal import files
+from anneal.errors import Refusal
 from anneal.llm import client, offline_server
 from anneal.llm.offline_server import Reply
 from anneal.offline import phrase_teacher
-from anneal.params import Refusal
 from stages import generate
 from stages.generate import Fields, Generate, Markdown
 from tests.conftest import ROOT
@@ -74,13 +74,21 @@ def test_every_item_type_and_sample_in_natural_order() -> None:
     rows = made(per_item=2)
     assert [r["id"] for r in rows] == [f"{i}/{t}/{n}" for i in ("p2", "p10") for t in ("ad", "note") for n in (0, 1)]
     assert rows[0] == {
-        "id": "p2/ad/0", "item": "p2", "type": "ad", "facts": {"name": "品p2", "effects": ["甲", "乙"]},
+        "id": "p2/ad/0",
+        "item": "p2",
+        "type": "ad",
+        "facts": {"name": "品p2", "effects": ["甲", "乙"]},
         "text": "写：品p2：甲、乙，第0稿",
-    }  # fmt: skip
+    }
     assert rows[1]["text"] == "写：品p2：甲、乙，第1000稿"
     sent = {json.dumps(body["messages"], ensure_ascii=False) for body in SENT}
-    assert json.dumps([{"role": "system", "content": "你写广告。"}, {"role": "user", "content": "品p2：甲、乙"}],
-                      ensure_ascii=False) in sent  # fmt: skip
+    assert (
+        json.dumps(
+            [{"role": "system", "content": "你写广告。"}, {"role": "user", "content": "品p2：甲、乙"}],
+            ensure_ascii=False,
+        )
+        in sent
+    )
     assert len(sent) == 4
     assert metric()["n"] == 8
     assert metric()["types"] == {"ad": 4, "note": 4}

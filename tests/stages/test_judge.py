@@ -16,19 +16,26 @@ from typing import Any
 import pytest
 
 from anneal import files
+from anneal.errors import Refusal
 from anneal.judging import grading, rubric
 from anneal.llm import offline_server, replay
 from anneal.offline import rule_judge
-from anneal.params import Refusal
 from anneal.stats import repeats
 from stages import judge
 from tests import goldens
 from tests.conftest import ROOT, load_yaml
 
 SETTINGS = judge.Judge(
-    model="offline-rules-1", temperature=0.0, top_p=1.0, max_tokens=1200, max_failed=0.05,
-    repeats={"share": 0.2, "times": 3}, controls=5, samples=2, null_text="这是一篇非常优秀的文案。",
-)  # fmt: skip
+    model="offline-rules-1",
+    temperature=0.0,
+    top_p=1.0,
+    max_tokens=1200,
+    max_failed=0.05,
+    repeats={"share": 0.2, "times": 3},
+    controls=5,
+    samples=2,
+    null_text="这是一篇非常优秀的文案。",
+)
 TEST = goldens.records(0, 3)
 REAL = rule_judge.respond
 Respond = Callable[[dict[str, Any]], offline_server.Reply]
@@ -259,8 +266,9 @@ def test_replay_takes_stored_replies_and_asks_nobody(folder: Path, monkeypatch: 
     monkeypatch.setattr(offline_server, "serve", None)  # whoever opens a connection fails
     run("golden")
     assert before == (
-        Path("data/judgements/golden.jsonl").read_bytes(), Path("reports/metrics/judge/golden.json").read_bytes()
-    )  # fmt: skip
+        Path("data/judgements/golden.jsonl").read_bytes(),
+        Path("reports/metrics/judge/golden.json").read_bytes(),
+    )
     with pytest.raises(
         Refusal, match=r"3 of 3 requests have no stored reply, the first is that of p\d+/\w+/0; run wit"
     ):
@@ -298,10 +306,11 @@ def test_an_edited_prompt_or_model_is_asked_anew_and_a_stale_verdict_never_serve
 KILLED = """
 import contextlib, os, sys
 from stages import judge
-from stages.lib import offline, params
-offline.serve = lambda *_: contextlib.nullcontext(os.environ["DESK"])
+from anneal import stage
+from anneal.llm import offline_server
+offline_server.serve = lambda *_: contextlib.nullcontext(os.environ["DESK"])
 sys.argv = ["judge", "golden"]
-params.run(judge.main)
+stage.run(judge.main)
 """
 
 
@@ -373,9 +382,7 @@ def test_another_label_or_other_rules_are_another_judge(folder: Path, monkeypatc
     assert name(goldens.TYPES) == before
     assert name({**goldens.TYPES, "paid_ad_bab": "只要写了就给五分的文案"}) != before
     assert name({**goldens.TYPES, "social_media_review": "x"}) == before, "the label of another rubric's type"
-    code = folder / "checker.py"
-    code.write_bytes(Path(rule_judge.__file__).read_bytes() + b"\n")
-    monkeypatch.setattr(rule_judge, "__file__", str(code))
+    monkeypatch.setattr(rule_judge, "VERSION", "of another time")
     assert name(goldens.TYPES) != before
 
 

@@ -14,12 +14,12 @@ import pytest
 
 from anneal import files
 from anneal.dataset import chat_template
+from anneal.errors import Refusal
 from anneal.models import loading, lora_merge, weights
-from anneal.params import Refusal
 from stages import merge
 from tests import micro
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def section(dtype: str = "float32", prompts: int = 4, tolerance: float = 1e-3) -> merge.Merge:
@@ -68,7 +68,9 @@ CASES: dict[str, tuple[str, bool, str, dict[str, Any]]] = {
     "gpt2": ("gpt2", True, "1GB", {"target_modules": ["c_attn", "c_proj", "c_fc"], "fan_in_fan_out": True}),
     "gpt2-dora": ("gpt2", True, "16KB", {"target_modules": ["c_attn"], "fan_in_fan_out": True, "use_dora": True}),
     "ranks": (
-        "qwen2", False, "1GB",
+        "qwen2",
+        False,
+        "1GB",
         {"use_rslora": True, "rank_pattern": {"q_proj": 2}, "alpha_pattern": {"layers.1.mlp.up_proj": 40}},
     ),
     "biases": ("qwen2", True, "1GB", {"target_modules": ["q_proj", "v_proj"], "lora_bias": True}),
@@ -76,10 +78,12 @@ CASES: dict[str, tuple[str, bool, str, dict[str, Any]]] = {
     "whole-head": ("llama", False, "8KB", {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}),
     "embedding": ("qwen2", False, "1GB", {"target_modules": ["q_proj", "embed_tokens"]}),
     "tied-both": (
-        "qwen2", True, "1GB",
+        "qwen2",
+        True,
+        "1GB",
         {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"], "ensure_weight_tying": True},
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CASES)

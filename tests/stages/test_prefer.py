@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 
 from anneal import files, params
+from anneal.errors import Refusal
 from anneal.judging import grading, pairwise
 from anneal.llm import offline_server
-from anneal.params import Refusal
+from anneal.offline import pair_judge
 from anneal.stats import pairwise_summary
 from stages import prefer
 from stages.prefer import Prefer
@@ -29,12 +30,19 @@ from tests import goldens
 from tests.conftest import ROOT
 
 JUDGE = grading.Judge(
-    model="offline-rules-1", temperature=0.0, top_p=1.0, max_tokens=400, max_failed=0.05,
-    repeats={"share": 0.2, "times": 2}, controls=3, samples=0, null_text="好。",
-)  # fmt: skip
+    model="offline-rules-1",
+    temperature=0.0,
+    top_p=1.0,
+    max_tokens=400,
+    max_failed=0.05,
+    repeats={"share": 0.2, "times": 2},
+    controls=3,
+    samples=0,
+    null_text="好。",
+)
 PREFER = Prefer(pairs=["tuned:base"], share=1.0, tie=0.05)
 TEST = goldens.records(0, 3)
-REAL = pairwise.respond
+REAL = pair_judge.respond
 PLAN = 2 * (27 + 5 + 3 + 3)  # both orders of the pairs, of a fifth of them again, and of two controls
 Rows = list[dict[str, Any]]
 
@@ -84,7 +92,7 @@ def listen(monkeypatch: pytest.MonkeyPatch, change: Callable[[str, str], str] = 
         return offline_server.Reply(change(body["messages"][-1]["content"], REAL(body).text))
 
     respond.__module__ = pairwise.__name__  # the same edition of the offline judge
-    monkeypatch.setattr(pairwise, "respond", respond)
+    monkeypatch.setattr(pair_judge, "respond", respond)
     return bodies
 
 
@@ -250,16 +258,25 @@ def test_a_lost_order_loses_the_pair_and_a_pair_that_loses_more_is_named(
 ) -> None:
     lost = {TUNED[r["id"]] for r in TEST[:4]}
     section = PREFER.model_copy(update={"pairs": ["tuned:golden", "tuned:base"]})
-    listen(monkeypatch, lambda prompt, said: "?" if sides({"messages": [{"content": prompt}]})[0] in lost
-           and any(text in prompt for text in WEAK.values()) else said)  # fmt: skip
+    listen(
+        monkeypatch,
+        lambda prompt, said: (
+            "?"
+            if sides({"messages": [{"content": prompt}]})[0] in lost and any(text in prompt for text in WEAK.values())
+            else said
+        ),
+    )
     _, numbers = run(
         JUDGE.model_copy(update={"max_failed": 0.5, "repeats": grading.Repeats(share=0.0, times=1)}), section
     )
     found = numbers["pairs"]["tuned:base"]
     assert (found["n"], found["win"]["n"]) == (27, 23)
     assert found["failed"] == {
-        "n": 4, "outcomes": {"ok": 50, "parse_error": 4}, "pairs_lost": 4, "bounds": pytest.approx([23 / 27, 1.0])
-    }  # fmt: skip
+        "n": 4,
+        "outcomes": {"ok": 50, "parse_error": 4},
+        "pairs_lost": 4,
+        "bounds": pytest.approx([23 / 27, 1.0]),
+    }
     assert numbers["pairs"]["tuned:golden"]["failed"]["n"] == 0
     assert numbers["missing"]["failed"] == {"tuned:base": [4, 54], "tuned:golden": [0, 54]}
     assert not numbers["missing"]["differs"]

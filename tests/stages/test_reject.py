@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from anneal import files, params
 from anneal.checks import facts
+from anneal.errors import Refusal
 from anneal.llm import client
 from anneal.llm.offline_server import Reply
 from anneal.offline import phrase_teacher
-from anneal.params import Refusal
 from stages import reject
 from stages.reject import Reject
 from tests.conftest import ROOT
@@ -27,9 +27,17 @@ KNOWN = {
     "effects": ["保湿", "深层保湿", "舒缓", "提亮", "紧致"],
 }
 RULES = facts.Rules(
-    folder=".", name="name", facts=facts.Named(slot="ingredients", at_least=1),
-    foreign=["ingredients", "numbers"], also=["effects"], banned=[], encouraged=[], exaggerated=[], forbid=[], types={},
-)  # fmt: skip
+    folder=".",
+    name="name",
+    facts=facts.Named(slot="ingredients", at_least=1),
+    foreign=["ingredients", "numbers"],
+    also=["effects"],
+    banned=[],
+    encouraged=[],
+    exaggerated=[],
+    forbid=[],
+    types={},
+)
 SHEET = {"name": "泛醇修护霜", "ingredients": [{"name": "泛醇"}, {"name": "神经酰胺NP"}], "effects": ["保湿", "舒缓"]}
 TEXT = "泛醇修护霜：泛醇帮助保湿，神经酰胺NP帮助舒缓。"
 

@@ -18,21 +18,38 @@ from ruamel.yaml import YAML
 
 from anneal import files
 from anneal.dataset import chat_template
+from anneal.errors import Refusal
 from anneal.models import loading, reward_model
-from anneal.params import Refusal
 from anneal.training import loop, reward_trainer
 from stages import audit, reward
-from tests import micro
+from tests import ending, micro
 from tests.conftest import ROOT
 
 WORDS = ["quick", "brown", "fox", "dog", "lazy", "天气", "很好", "今天"]
 PARAMS: dict[str, Any] = {
-    "epochs": 3, "dtype": "bfloat16", "batch_size": 4, "accumulation": 1, "lr": 0.03, "schedule": "cosine",
-    "warmup": 0.05, "max_grad_norm": 1.0, "center": 0.01, "checkpointing": False, "log_steps": 3, "eval_steps": 5,
+    "epochs": 3,
+    "dtype": "bfloat16",
+    "batch_size": 4,
+    "accumulation": 1,
+    "lr": 0.03,
+    "schedule": "cosine",
+    "warmup": 0.05,
+    "max_grad_norm": 1.0,
+    "center": 0.01,
+    "checkpointing": False,
+    "log_steps": 3,
+    "eval_steps": 5,
     "keep": "best",
-    "lora": {"r": 4, "alpha": 8, "dropout": 0.05, "targets": "all-linear", "rslora": False, "dora": False,
-             "adaptive": False},
-}  # fmt: skip
+    "lora": {
+        "r": 4,
+        "alpha": 8,
+        "dropout": 0.05,
+        "targets": "all-linear",
+        "rslora": False,
+        "dora": False,
+        "adaptive": False,
+    },
+}
 # Of items by number: 26 pairs to learn (7 batches, the last one short), 9 and 14 held out.
 PARTS = {"train": range(26), "validation": range(30, 39), "test": range(40, 54)}
 AUDIT = audit.Audit(max_shortcut_auc=0.95, ngram=1, folds=3, top=3)
@@ -48,11 +65,14 @@ def pair(number: int, kind: str = "shout", chosen: str = "", rejected: str = "")
     dice = random.Random(number)
     one, other = (" ".join(dice.choice(WORDS) for _ in range(dice.randint(2, 9))) for _ in range(2))
     return {
-        "id": f"p{number}/t{number % 2}", "item": f"p{number}", "type": f"t{number % 2}", "kind": kind,
+        "id": f"p{number}/t{number % 2}",
+        "item": f"p{number}",
+        "type": f"t{number % 2}",
+        "kind": kind,
         "prompt": turns("user", dice.choice(WORDS) + f" {number}"),
         "chosen": turns("assistant", chosen or f"{one} {number}."),
         "rejected": turns("assistant", rejected or f"{other} {number}!"),
-    }  # fmt: skip
+    }
 
 
 def project(folder: Path, **changed: Any) -> Path:
@@ -117,40 +137,13 @@ def plot(folder: Path) -> list[Row]:
     return [{key: float(cell) for key, cell in zip(head, line, strict=True) if cell} for line in lines]
 
 
-# A run that ends itself at a step, as a scheduler (SIGTERM) or the kernel (SIGKILL) would.
-ENDING = """
-import os, signal, sys
-from stages.lib import training
-real = training.watch
-def watch(*words):
-    made = real(*words)
-    log = made.on_log
-    def on_log(args, state, control, logs=None, **rest):
-        log(args, state, control, logs=logs, **rest)
-        if state.global_step == {step}:
-            os.kill(os.getpid(), signal.{name})
-    made.on_log = on_log
-    return made
-training.watch = watch
-from stages import reward
-from stages.lib.params import run
-run(reward.main)
-"""
-
-
-def ended(folder: Path, step: int, name: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": str(step), "ANNEAL_DEVICE": "cpu"}
-    code = ENDING.format(step=step, name=name)
-    return subprocess.run([sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True)
-
-
 def test_a_run_that_was_killed_ends_in_the_same_bytes(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = project(tmp_path / "b")
-    stopped = ended(folder, 6, "SIGTERM")
+    stopped = ending.at_step(folder, "reward", 6, "SIGTERM")
     assert stopped.returncode == 130, stopped.stderr
-    killed = ended(folder, 12, "SIGKILL")
+    killed = ending.at_step(folder, "reward", 12)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert "step 6/" in killed.stderr, "it did not go on from step 5"
     assert "step 3/" not in killed.stderr
@@ -404,7 +397,7 @@ def test_batches_hold_each_pair_whole_and_dropout_is_what_params_say(
 def test_heavy_libraries_wait_until_the_params_are_right(tmp_path: Path) -> None:
     folder = project(tmp_path / "h")
     files.write(folder / "data/train_pairs.jsonl", [])
-    code = "import sys; from stages import reward; from stages.lib.params import pick\n"
+    code = "import sys; from stages import reward; from anneal.params import pick\n"
     code += "try: reward.main(**pick(reward.main))\n"
     code += "except Exception as err: print(err, sorted({'torch', 'trl', 'sklearn'} & set(sys.modules)))"
     env = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +11,13 @@ import pytest
 
 from anneal import files
 from anneal.checks import facts
+from anneal.errors import Refusal
 from anneal.models import loading
-from anneal.params import Refusal
 from anneal.preference.rule_rewards import Rewards
 from stages import rollout
-from tests import micro
+from tests import ending, micro
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TYPES = ("note", "list", "tale")
 
 
@@ -200,28 +197,12 @@ def test_a_prompt_that_does_not_fit_is_named(place: Path) -> None:
         roll(section(max_new_tokens=510))
 
 
-_DIES = """
-import os, signal
-from stages.lib import jsonl
-from tests import test_rollout
-write, calls = jsonl.write, []
-def dying(path, records):
-    write(path, records)
-    calls.append(path)
-    if len(calls) == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-jsonl.write = dying
-test_rollout.roll()
-"""
-
-
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     roll()
     whole = out().read_bytes()
     out().unlink()
     assert not list((place / ".work/rollout").iterdir())
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    killed = subprocess.run([sys.executable, "-c", _DIES], cwd=place, env=environment, capture_output=True, text=True)
+    killed = ending.after_writes(place, 2, "from tests.stages import test_rollout", "test_rollout.roll()")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not out().exists()
     (parts,) = (place / ".work/rollout").iterdir()
@@ -249,7 +230,7 @@ def test_finished_batches_belong_to_weights_prompts_and_settings(place: Path, mo
     def mark(drawn: rollout.Rollout, seed: int = 1, threads: int = 1) -> str:
         records = rollout.draw(files.read("data/test.jsonl"), drawn.prompts, seed)
         jobs = rollout.plan(records, drawn, micro.tokenizer(), None, seed)
-        return rollout.fingerprint("tuned", jobs, drawn, threads)
+        return rollout.unfinished("tuned", jobs, drawn, threads)
 
     first = mark(section())
     assert mark(section(max_zero_spread=0.1)) == first

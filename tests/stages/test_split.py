@@ -12,7 +12,7 @@ import pytest
 
 from anneal import files, similarity
 from anneal.dataset import leakage
-from anneal.params import Refusal
+from anneal.errors import Refusal
 from stages import split as stage
 
 KINDS = ("ad", "note", "story")
@@ -27,10 +27,13 @@ def words(name: str, length: int = 60) -> str:
 def record(item: str, kind: str, content: str | None = None, **sheet: Any) -> dict[str, Any]:
     name = f"{item}/{kind}/0"
     return {
-        "id": name, "item": item, "type": kind, "facts": {"name": item, **sheet},
+        "id": name,
+        "item": item,
+        "type": kind,
+        "facts": {"name": item, **sheet},
         "prompt": [{"role": "user", "content": f"Write {kind} of {item}"}],
         "completion": [{"role": "assistant", "content": content or words(name)}],
-    }  # fmt: skip
+    }
 
 
 def items(count: int, kinds: tuple[str, ...] = KINDS, first: int = 0) -> list[dict[str, Any]]:
@@ -215,11 +218,18 @@ def test_strata_are_drawn_one_by_one() -> None:
     kinds = {r["item"]: " ".join(sorted(o["type"] for o in records if o["item"] == r["item"])) for r in records}
     found = Counter((kinds[item], part) for item, part in parts.items())
     assert found == {
-        ("ad", "test"): 4, ("ad", "validation"): 4, ("ad", "train"): 32,
-        ("note", "test"): 2, ("note", "validation"): 2, ("note", "train"): 16,
-        ("ad note", "test"): 1, ("ad note", "validation"): 1, ("ad note", "train"): 8,
-        ("odd", "test"): 1, ("odd", "train"): 1,
-    }  # fmt: skip
+        ("ad", "test"): 4,
+        ("ad", "validation"): 4,
+        ("ad", "train"): 32,
+        ("note", "test"): 2,
+        ("note", "validation"): 2,
+        ("note", "train"): 16,
+        ("ad note", "test"): 1,
+        ("ad note", "validation"): 1,
+        ("ad note", "train"): 8,
+        ("odd", "test"): 1,
+        ("odd", "train"): 1,
+    }
 
 
 def test_time_tests_on_the_newest_and_a_group_across_the_cut_trains() -> None:

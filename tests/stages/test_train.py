@@ -15,32 +15,62 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from anneal import fingerprint
 from anneal.dataset import chat_template, encoding
+from anneal.errors import Refusal
 from anneal.models import loading
-from anneal.params import Refusal
 from anneal.training import loop
 from stages import train
-from tests import micro
+from tests import ending, micro
 from tests.conftest import ROOT
 
 WORDS = ["quick", "brown", "fox", "dog", "lazy", "天气", "很好", "今天"]
 PARAMS: dict[str, Any] = {
-    "lora": {"r": 4, "alpha": 8, "dropout": 0.05, "targets": "all-linear", "rslora": False, "dora": False,
-             "adaptive": False},
-    "quantize": "none", "dtype": "bfloat16", "turns": "last", "epochs": 3, "batch_size": 8, "accumulation": 1,
-    "batches": "length", "packing": None, "optimizer": "adamw_torch", "lr": 0.01, "schedule": "cosine",
-    "warmup": 0.05, "weight_decay": 0.01, "adam_beta2": 0.98, "max_grad_norm": 1.0, "checkpointing": False,
-    "log_steps": 3, "eval_steps": 5, "patience": None, "samples": 2, "seed": 0, "keep": "best",
-}  # fmt: skip
+    "lora": {
+        "r": 4,
+        "alpha": 8,
+        "dropout": 0.05,
+        "targets": "all-linear",
+        "rslora": False,
+        "dora": False,
+        "adaptive": False,
+    },
+    "quantize": "none",
+    "dtype": "bfloat16",
+    "turns": "last",
+    "epochs": 3,
+    "batch_size": 8,
+    "accumulation": 1,
+    "batches": "length",
+    "packing": None,
+    "optimizer": "adamw_torch",
+    "lr": 0.01,
+    "schedule": "cosine",
+    "warmup": 0.05,
+    "weight_decay": 0.01,
+    "adam_beta2": 0.98,
+    "max_grad_norm": 1.0,
+    "checkpointing": False,
+    "log_steps": 3,
+    "eval_steps": 5,
+    "patience": None,
+    "samples": 2,
+    "seed": 0,
+    "keep": "best",
+}
 
 
 def record(number: int) -> dict[str, Any]:
     dice = random.Random(number)
     words = " ".join(dice.choice(WORDS) for _ in range(dice.randint(1, 16)))
     return {
-        "id": f"p{number}", "item": "p", "type": "t", "facts": {},
-        "prompt": [{"role": "user", "content": words}], "completion": [{"role": "assistant", "content": words[::-1]}],
-    }  # fmt: skip
+        "id": f"p{number}",
+        "item": "p",
+        "type": "t",
+        "facts": {},
+        "prompt": [{"role": "user", "content": words}],
+        "completion": [{"role": "assistant", "content": words[::-1]}],
+    }
 
 
 def project(folder: Path, **changed: Any) -> Path:
@@ -85,42 +115,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return once(tmp_path_factory.mktemp("trained") / "a", patch)
 
 
-# A run that ends itself at a step, as a scheduler (SIGTERM) or the kernel (SIGKILL) would.
-ENDING = """
-import os, signal, sys
-from stages.lib import training
-real = training.watch
-def watch(*words):
-    made = real(*words)
-    log = made.on_log
-    def on_log(args, state, control, logs=None, **rest):
-        log(args, state, control, logs=logs, **rest)
-        if state.global_step == {step}:
-            os.kill(os.getpid(), signal.{name})
-    made.on_log = on_log
-    return made
-training.watch = watch
-from stages import train
-from stages.lib.params import run
-run(train.main)
-"""
-
-
-def ended(folder: Path, step: int, name: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": str(step)}
-    code = ENDING.format(step=step, name=name)
-    return subprocess.run([sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True)
-
-
 def test_a_run_that_was_killed_ends_in_the_same_bytes(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = project(tmp_path / "b")
-    stopped = ended(folder, 6, "SIGTERM")
+    stopped = ending.at_step(folder, "train", 6, "SIGTERM")
     assert stopped.returncode == 130, stopped.stderr
     assert stopped.stderr.strip().endswith("run again to go on")
     assert not (folder / "models/adapter").exists()
-    killed = ended(folder, 12, "SIGKILL")
+    killed = ending.at_step(folder, "train", 12)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert "step 6/" in killed.stderr, "it did not go on from step 5"
     assert "step 3/" not in killed.stderr
@@ -253,10 +256,14 @@ def ready(folder: Path, monkeypatch: pytest.MonkeyPatch, **changed: Any) -> tupl
     params_now, tokenizer = section(dtype="float32", keep="last", **changed), loading.tokenizer()
     learnt = train.read("data/train.jsonl", tokenizer, params_now)
     made = loop.trainer(
-        1, params_now.batches == "length", model=loading.load(), processing_class=tokenizer,
-        args=train.config(params_now, 1, folder / "o", False), train_dataset=learnt.dataset(),
+        1,
+        params_now.batches == "length",
+        model=loading.load(),
+        processing_class=tokenizer,
+        args=train.config(params_now, 1, folder / "o", False),
+        train_dataset=learnt.dataset(),
         peft_config=LoraConfig(r=2, task_type="CAUSAL_LM", target_modules="all-linear"),
-    )  # fmt: skip
+    )
     return made, learnt, tokenizer
 
 
@@ -397,12 +404,12 @@ def test_the_fingerprint_follows_everything_that_decides_the_bytes(tmp_path: Pat
     (tmp_path / "base/a").write_text("1")
     (tmp_path / "data").write_text("2")
     paths = [tmp_path / "base", tmp_path / "data"]
-    names = [loop.fingerprint(paths, [1, {"lr": 0.1}]), loop.fingerprint(paths, [1, {"lr": 0.2}])]
-    assert loop.fingerprint(paths, [1, {"lr": 0.1}]) == names[0]
+    names = [fingerprint.fingerprint(paths, [1, {"lr": 0.1}]), fingerprint.fingerprint(paths, [1, {"lr": 0.2}])]
+    assert fingerprint.fingerprint(paths, [1, {"lr": 0.1}]) == names[0]
     (tmp_path / "base/a").write_text("3")
-    names.append(loop.fingerprint(paths, [1, {"lr": 0.1}]))
+    names.append(fingerprint.fingerprint(paths, [1, {"lr": 0.1}]))
     (tmp_path / "base/b").write_text("1")
-    names.append(loop.fingerprint(paths, [1, {"lr": 0.1}]))
+    names.append(fingerprint.fingerprint(paths, [1, {"lr": 0.1}]))
     assert len(set(names)) == 4
 
 
@@ -410,7 +417,7 @@ def test_heavy_libraries_wait_until_the_params_are_right(tmp_path: Path) -> None
     folder = project(tmp_path / "k")
     text = (folder / "params.yaml").read_text().replace("lr: 0.01", "lr: much")
     (folder / "params.yaml").write_text(text)
-    code = "import sys; from stages import train; from stages.lib.params import pick\n"
+    code = "import sys; from stages import train; from anneal.params import pick\n"
     code += "try: pick(train.main)\nexcept Exception as err: print(err, sorted({'torch', 'trl'} & set(sys.modules)))"
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True, check=True)

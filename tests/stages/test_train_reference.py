@@ -19,9 +19,18 @@ from tests import micro
 from tests.stages.test_train import PARAMS, project, section
 
 RECIPE: dict[str, Any] = {
-    "lora": {**PARAMS["lora"], "dropout": 0.0}, "dtype": "float32", "epochs": 1, "log_steps": 1, "eval_steps": 100,
-    "seed": 0, "keep": "last", "lr": 0.02, "weight_decay": 0.1, "max_grad_norm": 0.5, "warmup": 0.3,
-}  # fmt: skip
+    "lora": {**PARAMS["lora"], "dropout": 0.0},
+    "dtype": "float32",
+    "epochs": 1,
+    "log_steps": 1,
+    "eval_steps": 100,
+    "seed": 0,
+    "keep": "last",
+    "lr": 0.02,
+    "weight_decay": 0.1,
+    "max_grad_norm": 0.5,
+    "warmup": 0.3,
+}
 
 
 def encoded(tokenizer: Any, path: Path) -> list[tuple[list[int], int]]:
@@ -66,7 +75,7 @@ def rate(step: int, total: int, schedule: str) -> float:
 
 def plain_loop(
     data: list[tuple[list[int], int]], order: list[int], first: dict[str, Any], batch: int, schedule: str
-) -> tuple[list[float], dict[str, Any], int]:  # fmt: skip
+) -> tuple[list[float], dict[str, Any], int]:
     """Losses by step, the adapter after them, and how many steps were clipped."""
     import torch
     from torch.nn.utils.rnn import pad_sequence

@@ -16,12 +16,19 @@ from pydantic import ValidationError
 
 from anneal.checks import density, density_fit
 from anneal.checks.density import Density, Model
-from anneal.params import Refusal
+from anneal.errors import Refusal
 
 VALUES: dict[str, Any] = {
-    "percentile": 5, "folds": 5, "components": 3, "rows_per_parameter": 10, "reg_covar": 1e-3,
-    "features": ["width", "height"], "log": [], "relative": [], "categorical": [],
-}  # fmt: skip
+    "percentile": 5,
+    "folds": 5,
+    "components": 3,
+    "rows_per_parameter": 10,
+    "reg_covar": 1e-3,
+    "features": ["width", "height"],
+    "log": [],
+    "relative": [],
+    "categorical": [],
+}
 
 
 def section(**changes: Any) -> Density:
@@ -73,7 +80,7 @@ def test_the_file_scores_as_the_fit_and_needs_no_sklearn(tmp_path: Path) -> None
     assert density.load(path) == fit.model
     assert json.loads(path.read_text("utf-8"))["units"]["features"] == ["width", "height"]
     code = (
-        "import sys, json; from stages.lib import density\n"
+        "import sys, json; from anneal.checks import density\n"
         f"scores = density.log_prob(density.load({str(path)!r}), json.load(sys.stdin))\n"
         "assert not {'sklearn', 'scipy', 'pickle5', 'joblib'} & set(sys.modules)\n"
         "print(json.dumps(scores.tolist()))"
@@ -129,8 +136,10 @@ def test_refusals(tmp_path: Path) -> None:
 def test_the_component_a_record_comes_from() -> None:
     records = layouts(300)
     model = density_fit.fit(records, section(relative=["width"]), 0).model
-    narrow, wide = ({"id": "n", "type": "a", "text": json.dumps(size)} for size in
-                    ({"width": 40.0, "height": 200.0}, {"width": 120.0, "height": 90.0}))  # fmt: skip
+    narrow, wide = (
+        {"id": "n", "type": "a", "text": json.dumps(size)}
+        for size in ({"width": 40.0, "height": 200.0}, {"width": 120.0, "height": 90.0})
+    )
     assert len(model.weights) == 2
     first, second, absent = density.components(model, [narrow, wide, {"id": "x", "type": "a", "text": "{"}])
     assert {first, second} == {0, 1}

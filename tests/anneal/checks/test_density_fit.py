@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from anneal.checks import density, density_fit
-from anneal.params import Refusal
+from anneal.errors import Refusal
 from tests.anneal.checks.test_density import layouts, section
 
 NUMBERS = [f"x{number}" for number in range(6)]
@@ -111,8 +111,8 @@ def test_the_order_of_records_and_processes_does_not_matter() -> None:
     shuffled = random.Random(1).sample(records, len(records))
     assert density_fit.fit(records, section(), 0).model.fit_on == density_fit.fit(shuffled, section(), 0).model.fit_on
     code = (
-        "from tests.lib.test_density import layouts, section; from stages.lib import mixture\n"
-        "print(mixture.fit(layouts(150), section(relative=['width', 'height'], categorical=['colour']), 0)"
+        "from tests.anneal.checks.test_density import layouts, section; from anneal.checks import density_fit\n"
+        "print(density_fit.fit(layouts(150), section(relative=['width', 'height'], categorical=['colour']), 0)"
         ".model.model_dump_json())"
     )
     outputs = set()

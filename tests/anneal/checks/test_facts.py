@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from anneal import files
 from anneal.checks import facts, text_checks
-from anneal.params import Refusal
+from anneal.errors import Refusal
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 WORLD = facts.vocabulary(ROOT / "data/raw/brand/rules/vocabulary.json")
 PRODUCTS = files.read(ROOT / "data/raw/brand/products.jsonl", "id", "name", "ingredients")
 SLOTS = ["ingredients", "effects", "skin_types"]
@@ -36,12 +36,17 @@ SHEET: dict[str, Any] = {
 
 def rules(**changes: Any) -> facts.Rules:
     values: dict[str, Any] = {
-        "folder": ".", "name": "name", "facts": {"slot": "ingredients", "at_least": 2},
-        "foreign": ["ingredients", "numbers"], "also": ["effects"], "banned": ["YYDS", "神器"],
-        "exaggerated": ["^[^不]*(立刻|永久)"], "encouraged": [],
+        "folder": ".",
+        "name": "name",
+        "facts": {"slot": "ingredients", "at_least": 2},
+        "foreign": ["ingredients", "numbers"],
+        "also": ["effects"],
+        "banned": ["YYDS", "神器"],
+        "exaggerated": ["^[^不]*(立刻|永久)"],
+        "encouraged": [],
         "forbid": ["#"],
         "types": {"ad": {"require": ["^现在", "点击.{0,9}$"], "forbid": ["第一"], "length": [10, 60]}},
-    }  # fmt: skip
+    }
     return facts.Rules.model_validate({**values, **changes})
 
 
@@ -248,8 +253,15 @@ def test_the_world_of_the_recipe_is_closed_and_holds_every_sheet() -> None:
         assert 2 <= len(p["ingredients"]) <= 3
         assert 2 <= len(p["effects"]) <= 3
         # Sentences of a sheet must not smuggle in a fact of another one.
-        assert facts.foreign(json.dumps([p["usage"], p["claims"]], ensure_ascii=False), {"x": [values, p["ingredients"],
-            p["effects"], p["category"]]}, WORLD, ["ingredients", "effects", "skin_types"]) == []  # fmt: skip
+        assert (
+            facts.foreign(
+                json.dumps([p["usage"], p["claims"]], ensure_ascii=False),
+                {"x": [values, p["ingredients"], p["effects"], p["category"]]},
+                WORLD,
+                ["ingredients", "effects", "skin_types"],
+            )
+            == []
+        )
     assert not any(c in string.ascii_lowercase for words in WORLD.values() for word in words for c in word)
 
 

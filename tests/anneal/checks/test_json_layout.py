@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anneal.checks import json_layout
-from anneal.params import Refusal
+from anneal.errors import Refusal
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-1000, 1000) | st.floats(-5, 5) | st.text('{}"\\:,ab水', max_size=8),
@@ -85,9 +85,24 @@ def test_no_text_raises(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "null", "3", '"a"', "{", "{'a': 1}", '{"a": NaN}', '{"a": -Infinity}', '{"a": 1, "a": 2}', '{"a": 1,}',
-     '{"a": 1} {"b": 2}', '```json\n{"a": 1}\n```', "[" * 60 + "]" * 60, '{"a":' * 100_000, "9" * 5000],
-)  # fmt: skip
+    [
+        "",
+        "null",
+        "3",
+        '"a"',
+        "{",
+        "{'a': 1}",
+        '{"a": NaN}',
+        '{"a": -Infinity}',
+        '{"a": 1, "a": 2}',
+        '{"a": 1,}',
+        '{"a": 1} {"b": 2}',
+        '```json\n{"a": 1}\n```',
+        "[" * 60 + "]" * 60,
+        '{"a":' * 100_000,
+        "9" * 5000,
+    ],
+)
 def test_what_is_not_strictly_json(text: str) -> None:
     assert json_layout.strict(text) is None
     with pytest.raises(ValueError, match=r"nested|neither|Expecting|Extra|number|twice|delimiter|digits|Illegal"):
@@ -161,9 +176,16 @@ def test_words_come_from_any_string_of_the_facts() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["{}", "[]", '{"parts": []}', '{"parts": [{"x": 0, "y": 0, "w": 1}]}',
-             '{"parts": [{"x": true, "y": 0, "w": 1, "h": 1}]}', '{"parts": [{"x": 1e999, "y": 0, "w": 1, "h": 1}]}']
-)  # fmt: skip
+    "text",
+    [
+        "{}",
+        "[]",
+        '{"parts": []}',
+        '{"parts": [{"x": 0, "y": 0, "w": 1}]}',
+        '{"parts": [{"x": true, "y": 0, "w": 1, "h": 1}]}',
+        '{"parts": [{"x": 1e999, "y": 0, "w": 1, "h": 1}]}',
+    ],
+)
 def test_without_boxes(text: str) -> None:
     assert json_layout.semantic(text, {"facts": {}}) == ["no list of boxes"]
 

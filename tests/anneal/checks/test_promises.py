@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from anneal.checks import promises
+from anneal.checks import facts
 from anneal.judging import rubric
 from tests import goldens
 from tests.conftest import ROOT
@@ -28,25 +28,35 @@ PATTERNS = ["^[^不没]*(一夜|立刻)", "^[^不没]*永久", "退款"]
     ],
 )
 def test_each_pattern_is_found_once_and_no_denied_promise(text: str, hits: list[str]) -> None:
-    assert promises.found(text, OWN, PATTERNS) == hits
+    assert facts.found(text, OWN, PATTERNS) == hits
 
 
 def test_no_patterns_find_nothing() -> None:
-    assert promises.found("一夜见效，永久有效", OWN, []) == []
+    assert facts.found("一夜见效，永久有效", OWN, []) == []
 
 
 @pytest.mark.parametrize(
     ("text", "promised"),
     [
         # A word of denial somewhere before is none: a model that is rewarded would learn to write it.
-        ("不到三天就见效", True), ("不刺激还能一夜变白", True), ("不分肤质人人都适合", True), ("差不多一夜变白", True),
-        ("不含酒精立刻舒缓泛红", True), ("不吹不黑全网第一", True), ("不得不说一夜变白", True),
-        ("最好先在耳后试用", False), ("若感到刺痛请立即冲洗", False), ("护肤并非一夜之功", False),
-        ("无法保证人人有效", False), ("大家都知道", False), ("早上就涂防晒", False), ("不会马上见到变化", False),
+        ("不到三天就见效", True),
+        ("不刺激还能一夜变白", True),
+        ("不分肤质人人都适合", True),
+        ("差不多一夜变白", True),
+        ("不含酒精立刻舒缓泛红", True),
+        ("不吹不黑全网第一", True),
+        ("不得不说一夜变白", True),
+        ("最好先在耳后试用", False),
+        ("若感到刺痛请立即冲洗", False),
+        ("护肤并非一夜之功", False),
+        ("无法保证人人有效", False),
+        ("大家都知道", False),
+        ("早上就涂防晒", False),
+        ("不会马上见到变化", False),
     ],
-)  # fmt: skip
+)
 def test_the_patterns_of_the_main_recipe(text: str, promised: bool) -> None:
-    assert bool(promises.found(text, OWN, goldens.RULES.exaggerated)) is promised
+    assert bool(facts.found(text, OWN, goldens.RULES.exaggerated)) is promised
 
 
 def test_the_judge_looks_for_the_same_promises() -> None:

@@ -9,16 +9,18 @@ from typing import Any
 import pytest
 
 from anneal.checks import density, density_fit, facts, text_checks
-from anneal.params import Refusal
+from anneal.errors import Refusal
 from tests import goldens
 
 LAYOUT = {"elements": [{"text": "sale", "x": 0.1, "y": 0.1, "w": 0.5, "h": 0.2}]}
 SCHEMA = {"type": "object", "required": ["elements"], "additionalProperties": False, "properties": {"elements": {}}}
 RHYMES = {"ang": "光霜乡", "en": "人门春"}
 POEM = {
-    "id": "a", "type": "t", "facts": {"input": "床前看月光，疑是地上霜。"},
+    "id": "a",
+    "type": "t",
+    "facts": {"input": "床前看月光，疑是地上霜。"},
     "completion": [{"role": "assistant", "content": "举头望明月，低头思故乡。"}],
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -28,9 +30,17 @@ def rules(tmp_path: Path) -> facts.Rules:
     (tmp_path / "rhymes.json").write_text(json.dumps(RHYMES))
     contract = {"require": [], "forbid": [], "length": [1, 500]}
     values: dict[str, Any] = {
-        "folder": str(tmp_path), "name": "", "facts": {"slot": "", "at_least": 0}, "foreign": [], "also": [],
-        "banned": ["bad"], "exaggerated": ["^wow"], "encouraged": [], "forbid": [], "types": {"t": contract},
-    }  # fmt: skip
+        "folder": str(tmp_path),
+        "name": "",
+        "facts": {"slot": "", "at_least": 0},
+        "foreign": [],
+        "also": [],
+        "banned": ["bad"],
+        "exaggerated": ["^wow"],
+        "encouraged": [],
+        "forbid": [],
+        "types": {"t": contract},
+    }
     return facts.Rules.model_validate(values)
 
 

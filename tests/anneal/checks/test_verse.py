@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anneal import records
 from anneal.checks import verse
 from tests.conftest import ROOT
 
@@ -24,8 +25,15 @@ def record(couplet: str = COUPLET, golden: str = "石径人初到，柴门月下
 
 def test_lines_end_at_any_mark_and_white_space() -> None:
     assert verse.lines("石径，柴门。\n空山 孤城\t大漠\u3000寒潭？古寺——野渡…") == [
-        "石径", "柴门", "空山", "孤城", "大漠", "寒潭", "古寺", "野渡",
-    ]  # fmt: skip
+        "石径",
+        "柴门",
+        "空山",
+        "孤城",
+        "大漠",
+        "寒潭",
+        "古寺",
+        "野渡",
+    ]
     assert verse.lines("，。 \n") == verse.lines("") == []
 
 
@@ -37,9 +45,9 @@ def test_syllables_are_han_characters() -> None:
 
 
 def test_the_golden_text_is_that_of_the_completion_or_of_the_record() -> None:
-    assert verse.golden({"completion": [{"role": "assistant", "content": "甲"}], "text": "乙"}) == "甲"
-    assert verse.golden({"text": "乙"}) == "乙"
-    assert verse.golden({}) == ""
+    assert records.golden({"completion": [{"role": "assistant", "content": "甲"}], "text": "乙"}) == "甲"
+    assert records.golden({"text": "乙"}) == "乙"
+    assert records.golden({}) == ""
 
 
 def test_as_many_lines_as_the_golden_text() -> None:

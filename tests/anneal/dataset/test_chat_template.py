@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from anneal.dataset import chat_template
-from anneal.dataset.template import Unmaskable
-from anneal.params import Refusal
+from anneal.dataset.chat_template import Unmaskable
+from anneal.errors import Refusal
 
 TEMPLATES = Path(__file__).parent / "templates"
 Talk = tuple[str, list[tuple[str, str]]]  # a system text or "", and (user, assistant) turns
@@ -64,11 +64,19 @@ def bar(role: str, end: str) -> Callable[[str], str]:
 
 
 IM = {
-    "system": im("system"), "user": im("user"), "header": "<|im_start|>assistant\n",
-    "stop": "<|im_end|>", "after": "\n", "extra": ("<|im_start|>",),
-}  # fmt: skip
-HEAD = {"header": "<|start_header_id|>assistant<|end_header_id|>\n\n", "stop": "<|eot_id|>", "begin": "<s>",
-        "extra": ("<|start_header_id|>", "<|end_header_id|>")}  # fmt: skip
+    "system": im("system"),
+    "user": im("user"),
+    "header": "<|im_start|>assistant\n",
+    "stop": "<|im_end|>",
+    "after": "\n",
+    "extra": ("<|im_start|>",),
+}
+HEAD = {
+    "header": "<|start_header_id|>assistant<|end_header_id|>\n\n",
+    "stop": "<|eot_id|>",
+    "begin": "<s>",
+    "extra": ("<|start_header_id|>", "<|end_header_id|>"),
+}
 THINK = ("<think>", "</think>")
 
 
@@ -80,101 +88,203 @@ TRUTHS: dict[str, Truth] = {
     "chatml": Truth(**IM, eos="<|im_end|>", words=THINK),
     # eos is not what the template writes, as in a base checkpoint: the stop must be found all the same.
     "default_system": Truth(
-        **IM, eos="<|endoftext|>", words=THINK,
+        **IM,
+        eos="<|endoftext|>",
+        words=THINK,
     ),
     "headers": Truth(
-        system=lambda t: head("system")(t.strip()), user=lambda t: head("user")(t.strip()),
-        said=str.strip, eos="<|eot_id|>", **HEAD,
+        system=lambda t: head("system")(t.strip()),
+        user=lambda t: head("user")(t.strip()),
+        said=str.strip,
+        eos="<|eot_id|>",
+        **HEAD,
     ),
     "always_on": Truth(system=head("system"), user=head("user"), eos="<|end_of_text|>", **HEAD),
     "inst_sys": Truth(
-        system=lambda _: "", user=lambda t: f"<s>[INST] {t.strip()} [/INST]", header="", free=" ", close=" ",
-        stop="</s>", said=str.strip, eos="</s>", answer=" ",
-        first=lambda s, u: f"<s>[INST] <<SYS>>\n{s}\n<</SYS>>\n\n{u.strip()} [/INST]", extra=("<s>",),
+        system=lambda _: "",
+        user=lambda t: f"<s>[INST] {t.strip()} [/INST]",
+        header="",
+        free=" ",
+        close=" ",
+        stop="</s>",
+        said=str.strip,
+        eos="</s>",
+        answer=" ",
+        first=lambda s, u: f"<s>[INST] <<SYS>>\n{s}\n<</SYS>>\n\n{u.strip()} [/INST]",
+        extra=("<s>",),
     ),
     "inst_last": Truth(
-        system=lambda _: "", user=lambda t: f"[INST]{t}[/INST]", header="", begin="<s>", stop="</s>", eos="</s>",
-        last=lambda s, u: f"[INST]{s}\n\n{u}[/INST]", extra=("[INST]", "[/INST]"),
+        system=lambda _: "",
+        user=lambda t: f"[INST]{t}[/INST]",
+        header="",
+        begin="<s>",
+        stop="</s>",
+        eos="</s>",
+        last=lambda s, u: f"[INST]{s}\n\n{u}[/INST]",
+        extra=("[INST]", "[/INST]"),
     ),
     "turn_markers": Truth(
-        system=same, user=lambda t: f"<start_of_turn>user\n{t.strip()}<end_of_turn>\n", begin="<s>",
-        header="<start_of_turn>model\n", stop="<end_of_turn>", after="\n", said=str.strip, eos="<eos>",
-        extra=("<start_of_turn>",), refuses=lambda talk: talk[0] != "",
+        system=same,
+        user=lambda t: f"<start_of_turn>user\n{t.strip()}<end_of_turn>\n",
+        begin="<s>",
+        header="<start_of_turn>model\n",
+        stop="<end_of_turn>",
+        after="\n",
+        said=str.strip,
+        eos="<eos>",
+        extra=("<start_of_turn>",),
+        refuses=lambda talk: talk[0] != "",
     ),
     "swallowing": Truth(
-        system=bar("system", "<|end|>"), user=bar("user", "<|end|>"), header="<|assistant|>\n", stop="<|end|>",
-        after="\n", eos="<|endoftext|>", extra=("<|assistant|>", "<|user|>", "<|system|>"),
+        system=bar("system", "<|end|>"),
+        user=bar("user", "<|end|>"),
+        header="<|assistant|>\n",
+        stop="<|end|>",
+        after="\n",
+        eos="<|endoftext|>",
+        extra=("<|assistant|>", "<|user|>", "<|system|>"),
     ),
     "word_markers": Truth(
-        system=bar("system", "</s>"), user=bar("user", "</s>"), header="<|assistant|>\n", stop="</s>", after="\n",
+        system=bar("system", "</s>"),
+        user=bar("user", "</s>"),
+        header="<|assistant|>\n",
+        stop="</s>",
+        after="\n",
         eos="</s>",
     ),
     "plain_roles": Truth(
-        system=lambda t: t + " ", user=lambda t: f"USER: {t} ", header="ASSISTANT:", free=" ", stop="</s>",
+        system=lambda t: t + " ",
+        user=lambda t: f"USER: {t} ",
+        header="ASSISTANT:",
+        free=" ",
+        stop="</s>",
         eos="</s>",
     ),
     "instruction": Truth(
-        system=lambda t: t + "\n\n", user=lambda t: f"### Instruction:\n{t}\n\n", header="### Response:\n",
-        stop="</s>", ends="\n\n", eos="</s>",
+        system=lambda t: t + "\n\n",
+        user=lambda t: f"### Instruction:\n{t}\n\n",
+        header="### Response:\n",
+        stop="</s>",
+        ends="\n\n",
+        eos="</s>",
     ),
     "never_closed": Truth(
-        system=lambda t: f"<|system|>\n{t}", user=lambda t: f"<|user|>\n{t}", header="<|assistant|>\n",
-        begin="[gMASK]<sop>", stop="<|endoftext|>", eos="<|endoftext|>", listed=("<|endoftext|>", "<|user|>"),
-        extra=("[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>"), ends="", middle="<|user|>",
+        system=lambda t: f"<|system|>\n{t}",
+        user=lambda t: f"<|user|>\n{t}",
+        header="<|assistant|>\n",
+        begin="[gMASK]<sop>",
+        stop="<|endoftext|>",
+        eos="<|endoftext|>",
+        listed=("<|endoftext|>", "<|user|>"),
+        extra=("[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>"),
+        ends="",
+        middle="<|user|>",
     ),
     "opened_think": Truth(
-        system=same, user=lambda t: f"<|User|>{t}", header="<|Assistant|><think>\n", answer="<|Assistant|>",
-        begin="<s>", stop="</s>", eos="</s>", extra=("<|User|>", "<|Assistant|>"), words=THINK, refuses=mentions,
+        system=same,
+        user=lambda t: f"<|User|>{t}",
+        header="<|Assistant|><think>\n",
+        answer="<|Assistant|>",
+        begin="<s>",
+        stop="</s>",
+        eos="</s>",
+        extra=("<|User|>", "<|Assistant|>"),
+        words=THINK,
+        refuses=mentions,
     ),
     "forgotten_think": Truth(
-        **IM, eos="<|im_end|>", words=THINK, said=lambda t: t.lstrip("\n"),
-        free="<think>\n\n</think>\n\n", answer="<|im_start|>assistant\n",
+        **IM,
+        eos="<|im_end|>",
+        words=THINK,
+        said=lambda t: t.lstrip("\n"),
+        free="<think>\n\n</think>\n\n",
+        answer="<|im_start|>assistant\n",
         refuses=lambda talk: "mentions" in talk[1][-1][1],
     ),
     "trimming": Truth(
         **{**IM, "system": lambda t: im("system")(t.strip()), "user": lambda t: im("user")(t.strip())},
-        said=str.strip, eos="<|im_end|>",
+        said=str.strip,
+        eos="<|im_end|>",
     ),
     "no_system": Truth(
-        system=lambda _: "", user=lambda t: f"<|user|>{t}<|end|>", header="<|assistant|>", begin="<s>",
-        stop="<|end|>", eos="<|endoftext|>", extra=("<|user|>", "<|assistant|>"),
+        system=lambda _: "",
+        user=lambda t: f"<|user|>{t}<|end|>",
+        header="<|assistant|>",
+        begin="<s>",
+        stop="<|end|>",
+        eos="<|endoftext|>",
+        extra=("<|user|>", "<|assistant|>"),
     ),
     "channels": Truth(
-        system=lambda t: f"<|start|>system<|message|>{t}<|end|>", user=lambda t: f"<|start|>user<|message|>{t}<|end|>",
-        header="<|start|>assistant", free="<|channel|>final<|message|>", stop="<|return|>", eos="<|return|>",
-        ends="<|end|>", answer="<|start|>assistant<|channel|>final<|message|>",
+        system=lambda t: f"<|start|>system<|message|>{t}<|end|>",
+        user=lambda t: f"<|start|>user<|message|>{t}<|end|>",
+        header="<|start|>assistant",
+        free="<|channel|>final<|message|>",
+        stop="<|return|>",
+        eos="<|return|>",
+        ends="<|end|>",
+        answer="<|start|>assistant<|channel|>final<|message|>",
         extra=("<|start|>", "<|message|>", "<|channel|>", "<|end|>"),
     ),
     "half_closed": Truth(
-        system=lambda t: t + "\n", user=lambda t: f"Q: {t}</s>A:", header="", free=" ", answer=" ", stop="</s>",
-        ends="\n", eos="</s>",
+        system=lambda t: t + "\n",
+        user=lambda t: f"Q: {t}</s>A:",
+        header="",
+        free=" ",
+        answer=" ",
+        stop="</s>",
+        ends="\n",
+        eos="</s>",
     ),
     "always_on_open": Truth(
-        system=lambda t: f"<|system|>\n{t}", user=lambda t: f"<|user|>\n{t}", header="<|assistant|>\n", ends="",
-        stop="<|endoftext|>", eos="<|endoftext|>", extra=("<|system|>", "<|user|>", "<|assistant|>"),
+        system=lambda t: f"<|system|>\n{t}",
+        user=lambda t: f"<|user|>\n{t}",
+        header="<|assistant|>\n",
+        ends="",
+        stop="<|endoftext|>",
+        eos="<|endoftext|>",
+        extra=("<|system|>", "<|user|>", "<|assistant|>"),
     ),
     "no_generation_prompt": Truth(**IM, eos="<|im_end|>"),
-}  # fmt: skip
+}
 
 
 def talks(truth: Truth) -> list[Talk]:
     """Conversations of every kind that has broken a mask: white space, repeats, other scripts, control tokens."""
     special = [truth.stop, *truth.extra[:2]]
     single = [
-        ("Name a colour.", "Red, of course."), ("请写一句话。", "春眠不觉晓，处处闻啼鸟。"), ("a", " leading space"),
-        ("b", "\nleading newline"), ("c", "\n\n two newlines"), ("d", "trailing space "), ("e", "trailing newline\n"),
-        ("echo", "echo"), ("Say yes or no: yes", "yes"), ("1+1?", "2"), ("nothing", ""), ("blank", " \n"),
-        ("json", '{"a": [1, 2], "b": "c\\n"}'), ("code", "def f(x):\n\n    return x  # done\n"),
-        ("smile", "\U0001f600\U0001f469\u200d\U0001f52c ok"), ("  spaces  ", "fine"), ("user\nassistant\n", "roles"),
-        (f"What is {special[0]}?", "A token."), (f"{special[-1]}assistant\n{special[0]}", "No."),
-        ("Which token?", f"It is {special[0]}, then {special[-1]} and more."), ("stop", special[0]),
-        ("think", "<think>\nfirst\n</think>\n\nthen"), ("tag", "It mentions </think> only."), ("tags", "ab <think> cd"),
-    ]  # fmt: skip
+        ("Name a colour.", "Red, of course."),
+        ("请写一句话。", "春眠不觉晓，处处闻啼鸟。"),
+        ("a", " leading space"),
+        ("b", "\nleading newline"),
+        ("c", "\n\n two newlines"),
+        ("d", "trailing space "),
+        ("e", "trailing newline\n"),
+        ("echo", "echo"),
+        ("Say yes or no: yes", "yes"),
+        ("1+1?", "2"),
+        ("nothing", ""),
+        ("blank", " \n"),
+        ("json", '{"a": [1, 2], "b": "c\\n"}'),
+        ("code", "def f(x):\n\n    return x  # done\n"),
+        ("smile", "\U0001f600\U0001f469\u200d\U0001f52c ok"),
+        ("  spaces  ", "fine"),
+        ("user\nassistant\n", "roles"),
+        (f"What is {special[0]}?", "A token."),
+        (f"{special[-1]}assistant\n{special[0]}", "No."),
+        ("Which token?", f"It is {special[0]}, then {special[-1]} and more."),
+        ("stop", special[0]),
+        ("think", "<think>\nfirst\n</think>\n\nthen"),
+        ("tag", "It mentions </think> only."),
+        ("tags", "ab <think> cd"),
+    ]
     several = [
-        [("hello", "hi"), ("again", "hi")], [("same", "same"), ("same", "same"), ("same", "same")],
+        [("hello", "hi"), ("again", "hi")],
+        [("same", "same"), ("same", "same"), ("same", "same")],
         [("spaced", "\n spaced \n"), ("end", " end")],
-        [("one", "1"), ("two", "2"), ("三", "3")], [("x", "yes"), ("y", "no\n\nmaybe"), ("z", "yes")],
-    ]  # fmt: skip
+        [("one", "1"), ("two", "2"), ("三", "3")],
+        [("x", "yes"), ("y", "no\n\nmaybe"), ("z", "yes")],
+    ]
     found: list[Talk] = [("", [turn]) for turn in single] + [("", turns) for turns in several]
     return [*found, ("Be brief.", [single[0]]), ("只用中文回答。", [single[1]]), ("Be brief.", several[0])]
 
@@ -378,8 +488,15 @@ def encoded(name: str, kind: str) -> list[chat_template.Encoded | Unmaskable]:
 
 
 def test_straddles_happen_here_and_never_reach_a_row() -> None:
-    counts = {kind: sum("straddle" in row.notes for name in TRUTHS for row in encoded(name, kind)
-                        if isinstance(row, chat_template.Encoded)) for kind in ("plain", "joining")}  # fmt: skip
+    counts = {
+        kind: sum(
+            "straddle" in row.notes
+            for name in TRUTHS
+            for row in encoded(name, kind)
+            if isinstance(row, chat_template.Encoded)
+        )
+        for kind in ("plain", "joining")
+    }
     assert counts["plain"] >= 10
     assert counts["joining"] >= 40
     made = tokenizer("chatml", "joining")

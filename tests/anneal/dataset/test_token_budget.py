@@ -25,8 +25,12 @@ def test_quantiles_are_nearest_rank() -> None:
 
 def test_fields_add_up_to_the_total() -> None:
     assert token_budget.fields([Row(4, 30, 40, 60), Row(0, 20, 25, 5)]) == {
-        "system": 4, "user": 50, "template": 11, "completion": 65, "total": 130,
-    }  # fmt: skip
+        "system": 4,
+        "user": 50,
+        "template": 11,
+        "completion": 65,
+        "total": 130,
+    }
     assert set(token_budget.fields([]).values()) == {0}
 
 

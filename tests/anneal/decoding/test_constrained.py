@@ -12,12 +12,14 @@ import pytest
 
 from anneal.dataset import chat_template
 from anneal.decoding import constrained, generate
+from anneal.errors import Refusal
 from anneal.models import loading as models
-from anneal.params import Refusal
 from tests import micro
 
 SCHEMA: dict[str, Any] = {
-    "type": "object", "additionalProperties": False, "required": ["role", "align", "x", "size", "tags"],
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["role", "align", "x", "size", "tags"],
     "properties": {
         "role": {"type": "string", "minLength": 1, "maxLength": 8},
         "align": {"enum": ["left", "center", "很好"]},
@@ -25,7 +27,7 @@ SCHEMA: dict[str, Any] = {
         "size": {"type": "integer", "minimum": 3, "maximum": 40},
         "tags": {"type": "array", "maxItems": 2, "items": {"enum": ["今天", "天气"]}},
     },
-}  # fmt: skip
+}
 WORDS = ["今天", "天气", '":"', "left", "enter"]
 PROMPTS = [[1, 90 + n, 40 + n % 3, 2] * (1 + n % 3) for n in range(12)]
 
@@ -54,9 +56,17 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def settings(**changes: Any) -> generate.Decode:
     usual: dict[str, Any] = {
-        "do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0,
-        "no_repeat_ngram_size": 0, "num_beams": 1, "length_penalty": 1.0, "max_new_tokens": 160, "stop": [],
-    }  # fmt: skip
+        "do_sample": True,
+        "temperature": 1.0,
+        "top_k": 0,
+        "top_p": 1.0,
+        "repetition_penalty": 1.0,
+        "no_repeat_ngram_size": 0,
+        "num_beams": 1,
+        "length_penalty": 1.0,
+        "max_new_tokens": 160,
+        "stop": [],
+    }
     return generate.Decode.model_validate(usual | changes)
 
 

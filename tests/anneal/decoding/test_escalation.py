@@ -207,8 +207,10 @@ def test_ranked_by_reward_the_best_of_the_first_rungs_answers_every_record() -> 
     records = [record(name) for name in "abc"]
     rows = escalation.climb(records, [first, warm, hot], odd, said.append, reward=worth(asked), together=2)
     assert [(row["text"], row["rung"], row["n_attempts"]) for row in rows] == [
-        ("a2", "warm", 4), ("b9", "first", 2), ("c5", "hot", 3),
-    ]  # fmt: skip
+        ("a2", "warm", 4),
+        ("b9", "first", 2),
+        ("c5", "hot", 3),
+    ]
     # Only what passes is asked for, and of a record that has its answer no more is drawn.
     assert asked == [["a1", "b9"], ["a2", "a1", "b8"], ["c3", "c5"]]
     assert [attempt.get("reward") for attempt in rows[0]["attempts"]] == [1.0, 2.0, 1.0, None]

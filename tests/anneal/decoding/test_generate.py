@@ -15,9 +15,17 @@ from anneal.decoding import generate
 from tests import micro
 
 GREEDY: dict[str, Any] = {
-    "do_sample": False, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0, "num_beams": 1, "length_penalty": 1.0, "max_new_tokens": 24, "stop": [],
-}  # fmt: skip
+    "do_sample": False,
+    "temperature": 1.0,
+    "top_k": 0,
+    "top_p": 1.0,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "num_beams": 1,
+    "length_penalty": 1.0,
+    "max_new_tokens": 24,
+    "stop": [],
+}
 KINDS = ["qwen2", "llama", "gpt2"]
 
 

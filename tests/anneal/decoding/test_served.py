@@ -11,9 +11,17 @@ from anneal.decoding import generate, served
 from anneal.llm import request, response
 
 GREEDY: dict[str, Any] = {
-    "do_sample": False, "temperature": 0.7, "top_k": 9, "top_p": 0.8, "repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0, "num_beams": 1, "length_penalty": 1.0, "max_new_tokens": 12, "stop": [],
-}  # fmt: skip
+    "do_sample": False,
+    "temperature": 0.7,
+    "top_k": 9,
+    "top_p": 0.8,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "num_beams": 1,
+    "length_penalty": 1.0,
+    "max_new_tokens": 12,
+    "stop": [],
+}
 
 
 def body(content: Any, finish: Any = "stop") -> str:
@@ -59,8 +67,10 @@ def test_a_request_holds_what_the_search_goes_by_and_nothing_else() -> None:
     plain = {"model": "m", "messages": [{"role": "user", "content": "x"}], "max_tokens": 12, "temperature": 0.0}
     assert question().body() == plain
     assert question(stop=["|"], repetition_penalty=1.2).body() == {
-        **plain, "stop": ["|"], "extra_body": {"repetition_penalty": 1.2},
-    }  # fmt: skip
+        **plain,
+        "stop": ["|"],
+        "extra_body": {"repetition_penalty": 1.2},
+    }
     drawn = {**plain, "temperature": 0.7, "top_p": 0.8, "seed": 5}
     assert question(do_sample=True).body() == {**drawn, "extra_body": {"top_k": 9}}
     assert question(do_sample=True, top_k=0).body() == drawn

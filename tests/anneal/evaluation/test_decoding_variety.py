@@ -21,11 +21,18 @@ def rows(preset: str, found: list[str], seed: int | None = None, **changes: Any)
     """Two rows for each item."""
     return [
         {
-            "id": f"p{n // 2}/t/{n % 2}", "item": f"p{n // 2}", "type": "t", "preset": preset, "seed": seed,
-            "text": text, "finish": "stop", "n_new": len(text),
-        } | changes
+            "id": f"p{n // 2}/t/{n % 2}",
+            "item": f"p{n // 2}",
+            "type": "t",
+            "preset": preset,
+            "seed": seed,
+            "text": text,
+            "finish": "stop",
+            "n_new": len(text),
+        }
+        | changes
         for n, text in enumerate(found)
-    ]  # fmt: skip
+    ]
 
 
 def test_self_bleu_tells_the_same_words_from_other_words() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from anneal.checks import density, density_fit, facts, text_checks
-from anneal.evaluation import kinds
+from anneal.evaluation import metrics
 from anneal.evaluation.metrics import Bench
 
 RHYMES = {"ang": "光霜乡", "en": "人门春"}
@@ -23,9 +23,17 @@ def rules(tmp_path: Path) -> facts.Rules:
     (tmp_path / "rhymes.json").write_text(json.dumps(RHYMES))
     (tmp_path / "style.json").write_text(json.dumps({"function_words": ["的", "了"]}))
     values: dict[str, Any] = {
-        "folder": str(tmp_path), "name": "", "facts": {"slot": "", "at_least": 0}, "foreign": [], "also": [],
-        "banned": [], "encouraged": [], "exaggerated": [], "forbid": [], "types": {},
-    }  # fmt: skip
+        "folder": str(tmp_path),
+        "name": "",
+        "facts": {"slot": "", "at_least": 0},
+        "foreign": [],
+        "also": [],
+        "banned": [],
+        "encouraged": [],
+        "exaggerated": [],
+        "forbid": [],
+        "types": {},
+    }
     return facts.Rules.model_validate(values)
 
 
@@ -43,7 +51,7 @@ def bench(rules: facts.Rules, texts: dict[str, list[dict[str, Any]]], **more: An
 def test_mended_json_is_no_strict_json(rules: facts.Rules) -> None:
     texts = ['{"a": 1}', '{"a": 1', "```json\n{}\n```", "nothing"]
     rows = [row(str(n), text) for n, text in enumerate(texts)]
-    found = kinds.layouts("tuned", bench(rules, {"golden": rows, "tuned": rows}))
+    found = metrics.layouts("tuned", bench(rules, {"golden": rows, "tuned": rows}))
     assert found["strict"]["mean"] == 0.25
     assert found["mended"]["mean"] == 0.75
     assert "components" not in found, "no density, no components"
@@ -51,10 +59,19 @@ def test_mended_json_is_no_strict_json(rules: facts.Rules) -> None:
 
 def test_components_are_hit_by_texts_that_lie_inside(rules: facts.Rules) -> None:
     dice = random.Random(3)
-    section = density.Density.model_validate({
-        "features": ["x"], "log": [], "relative": [], "categorical": [], "percentile": 1, "folds": 5, "components": 3,
-        "rows_per_parameter": 5, "reg_covar": 0.001,
-    })  # fmt: skip
+    section = density.Density.model_validate(
+        {
+            "features": ["x"],
+            "log": [],
+            "relative": [],
+            "categorical": [],
+            "percentile": 1,
+            "folds": 5,
+            "components": 3,
+            "rows_per_parameter": 5,
+            "reg_covar": 0.001,
+        }
+    )
 
     def text(place: float) -> str:
         return json.dumps({"x": round(place + dice.gauss(0, 0.1), 3)})
@@ -64,16 +81,16 @@ def test_components_are_hit_by_texts_that_lie_inside(rules: facts.Rules) -> None
     assert len(model.weights) == 2
     low = [row(str(n), text(0), in_distribution=True) for n in range(5)]
     far = [row("far", json.dumps({"x": 10.0}), in_distribution=False)]
-    half = kinds.layouts("tuned", bench(rules, {"golden": low, "tuned": low + far}, model=model))
+    half = metrics.layouts("tuned", bench(rules, {"golden": low, "tuned": low + far}, model=model))
     assert half["components"] == 0.5, "nearest to the second one, but outside"
     both = [*low, row("in", json.dumps({"x": 10.0}), in_distribution=True)]
-    assert kinds.layouts("tuned", bench(rules, {"golden": low, "tuned": both}, model=model))["components"] == 1
+    assert metrics.layouts("tuned", bench(rules, {"golden": low, "tuned": both}, model=model))["components"] == 1
 
 
 def test_rhyme_is_a_share_of_lines_and_unknown_ends_are_counted(rules: facts.Rules) -> None:
     rows = [row("a", REST), row("b", APART), row("c", "举头望明月，低头思故鼶。")]
     records = {name: {"id": name, "facts": {"input": COUPLET}} for name in "abc"}
-    found = kinds.verses("tuned", bench(rules, {"golden": rows, "tuned": rows}, records=records))
+    found = metrics.verses("tuned", bench(rules, {"golden": rows, "tuned": rows}, records=records))
     assert (found["rhyme"]["n"], found["rhyme"]["mean"], found["unknown"]) == (2, 0.5, 1)
 
 
@@ -82,20 +99,21 @@ def test_presets_are_paired_by_item(rules: facts.Rules) -> None:
     plain = [{**r, "preset": "greedy", "seed": None, "finish": "stop", "n_new": 5} for r in golden]
     loose = [
         {**row(r["id"], r["text"][:9], good=False), "preset": "sample", "seed": seed, "finish": "length", "n_new": 9}
-        for r in golden for seed in (1, 2)
-    ]  # fmt: skip
-    found = kinds.decoding("tuned", bench(rules, {"golden": golden}, presets={"tuned": plain + loose}))
+        for r in golden
+        for seed in (1, 2)
+    ]
+    found = metrics.decoding("tuned", bench(rules, {"golden": golden}, presets={"tuned": plain + loose}))
     assert list(found) == ["greedy", "sample"]
     assert (found["greedy"]["strict"]["mean"], found["sample"]["strict"]["mean"]) == (1, 0)
     assert found["sample"]["less_first"]["stopped"]["mean"] == -1
     assert found["sample"]["runs"] == 2
-    assert kinds.decoding("base", bench(rules, {"golden": golden}, presets={})) == {}
+    assert metrics.decoding("base", bench(rules, {"golden": golden}, presets={})) == {}
 
 
 def test_the_contract_is_what_its_answers_pass() -> None:
-    found = kinds.contract([row("a", "x", json=True, schema=True), row("b", "y", json=True, schema=False)])
+    found = metrics.contract([row("a", "x", json=True, schema=True), row("b", "y", json=True, schema=False)])
     assert {name: value["mean"] for name, value in found.items()} == {"json": 1, "schema": 0.5}
-    assert kinds.contract([]) == {}
+    assert metrics.contract([]) == {}
 
 
 def test_style_speaks_of_the_author_and_of_the_other(rules: facts.Rules) -> None:
@@ -107,10 +125,11 @@ def test_style_speaks_of_the_author_and_of_the_other(rules: facts.Rules) -> None
     voices = {"one": "山水云月风的", "two": "铁路车站票了"}
     learnt = [
         {"item": f"{name}{n}", "facts": {"author": name}, "completion": [{"content": essay(words)}]}
-        for name, words in voices.items() for n in range(4)
-    ]  # fmt: skip
+        for name, words in voices.items()
+        for n in range(4)
+    ]
     rows = [row(f"t{n}", essay(voices["one"])) for n in range(4)]
     records = {r["id"]: {"id": r["id"], "item": r["id"], "facts": {"author": "one"}} for r in rows}
     texts = dict.fromkeys(("golden", "base", "tuned"), rows)
-    found = kinds.styles("tuned", bench(rules, texts, records=records, learnt=learnt))["authors"]["one"]
+    found = metrics.styles("tuned", bench(rules, texts, records=records, learnt=learnt))["authors"]["one"]
     assert found["one"]["characters"] < 0.1 < 0.5 < found["two"]["characters"]

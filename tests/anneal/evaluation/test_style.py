@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from anneal.errors import Refusal
 from anneal.evaluation import authors, style
 from anneal.evaluation.authors import Text
-from anneal.params import Refusal
 
 FUNCTION = ["的", "了", "也", "便", "就", "而"]
 
@@ -194,6 +194,10 @@ def test_nothing_said_is_no_text() -> None:
 
 
 def test_a_passage_of_three_templates_counts_once() -> None:
-    rows = [Text("A", "d", "one two three"), Text("A", "d", "two three"), Text("A", "e", "two three"),
-            Text("A", "d", "one two three")]  # fmt: skip
+    rows = [
+        Text("A", "d", "one two three"),
+        Text("A", "d", "two three"),
+        Text("A", "e", "two three"),
+        Text("A", "d", "one two three"),
+    ]
     assert authors.whole(rows) == [rows[0], rows[2]]

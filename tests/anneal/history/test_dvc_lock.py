@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from anneal.errors import Refusal
 from anneal.history import dvc_lock
-from anneal.params import Refusal
 
 LOCK = """schema: '2.0'
 stages:

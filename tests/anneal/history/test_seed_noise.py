@@ -7,33 +7,72 @@ from typing import Any
 
 import pytest
 
+from anneal.errors import Refusal
 from anneal.history import dvc_lock, seed_noise
-from anneal.params import Refusal
 
 
 def lock(change: dict[tuple[str, ...], Any] | None = None) -> str:
     """A lock in the shape of the pipeline; `change` sets values by their path in it."""
     stages: dict[str, Any] = {
-        "split": {"cmd": "split", "deps": {"stages/split.py": "1"}, "params": {"seed": 42},
-                  "outs": {"data/test.jsonl": "2"}},
-        "train": {"cmd": "train", "deps": {"stages/train.py": "3", "data/train": "4"},
-                  "params": {"seed": 42, "train": {"lr": 0.1, "seed": 0}}, "outs": {"models/adapter": "5"}},
-        "answer@base": {"cmd": "answer base", "deps": {"models/base": "6"}, "params": {},
-                        "outs": {"data/answers/base.jsonl": "7"}},
-        "answer@tuned": {"cmd": "answer tuned", "deps": {"models/adapter": "5", "data/test.jsonl": "2"},
-                         "params": {"answer": {"n": 1}}, "outs": {"data/answers/tuned.jsonl": "8"}},
-        "align": {"cmd": "align", "deps": {"models/adapter": "5"}, "params": {"align": 1},
-                  "outs": {"models/aligned": "13"}},
-        "answer@aligned": {"cmd": "answer aligned", "deps": {"models/aligned": "13"}, "params": {},
-                           "outs": {"data/answers/aligned.jsonl": "14"}},
-        "judge@tuned": {"cmd": "judge tuned", "deps": {"prompts/judge": "9", "data/answers/tuned.jsonl": "8"},
-                        "params": {}, "outs": {"data/judgements/tuned.jsonl": "10"}},
-        "evaluate": {"cmd": "evaluate", "deps": {"data/answers/tuned.jsonl": "8", "data/answers/base.jsonl": "7",
-                                                  "data/answers/aligned.jsonl": "14"},
-                     "params": {}, "outs": {"data/checks.jsonl": "11"}},
-        "compare": {"cmd": "compare", "deps": {"data/judgements/tuned.jsonl": "10"}, "params": {"compare": 1},
-                    "outs": {"c": "12"}},
-    }  # fmt: skip
+        "split": {
+            "cmd": "split",
+            "deps": {"stages/split.py": "1"},
+            "params": {"seed": 42},
+            "outs": {"data/test.jsonl": "2"},
+        },
+        "train": {
+            "cmd": "train",
+            "deps": {"stages/train.py": "3", "data/train": "4"},
+            "params": {"seed": 42, "train": {"lr": 0.1, "seed": 0}},
+            "outs": {"models/adapter": "5"},
+        },
+        "answer@base": {
+            "cmd": "answer base",
+            "deps": {"models/base": "6"},
+            "params": {},
+            "outs": {"data/answers/base.jsonl": "7"},
+        },
+        "answer@tuned": {
+            "cmd": "answer tuned",
+            "deps": {"models/adapter": "5", "data/test.jsonl": "2"},
+            "params": {"answer": {"n": 1}},
+            "outs": {"data/answers/tuned.jsonl": "8"},
+        },
+        "align": {
+            "cmd": "align",
+            "deps": {"models/adapter": "5"},
+            "params": {"align": 1},
+            "outs": {"models/aligned": "13"},
+        },
+        "answer@aligned": {
+            "cmd": "answer aligned",
+            "deps": {"models/aligned": "13"},
+            "params": {},
+            "outs": {"data/answers/aligned.jsonl": "14"},
+        },
+        "judge@tuned": {
+            "cmd": "judge tuned",
+            "deps": {"prompts/judge": "9", "data/answers/tuned.jsonl": "8"},
+            "params": {},
+            "outs": {"data/judgements/tuned.jsonl": "10"},
+        },
+        "evaluate": {
+            "cmd": "evaluate",
+            "deps": {
+                "data/answers/tuned.jsonl": "8",
+                "data/answers/base.jsonl": "7",
+                "data/answers/aligned.jsonl": "14",
+            },
+            "params": {},
+            "outs": {"data/checks.jsonl": "11"},
+        },
+        "compare": {
+            "cmd": "compare",
+            "deps": {"data/judgements/tuned.jsonl": "10"},
+            "params": {"compare": 1},
+            "outs": {"c": "12"},
+        },
+    }
     for path, value in (change or {}).items():
         place = stages
         for key in path[:-1]:
@@ -60,12 +99,17 @@ def test_the_way_from_training_to_the_scores_is_found() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        ("train", "params", "train", "lr"), ("train", "params", "seed"), ("train", "deps", "data/train"),
-        ("train", "deps", "stages/train.py"), ("answer@tuned", "params", "answer"), ("answer@tuned", "cmd"),
-        ("evaluate", "deps", "data/answers/base.jsonl"), ("answer@tuned", "deps", "data/test.jsonl"),
+        ("train", "params", "train", "lr"),
+        ("train", "params", "seed"),
+        ("train", "deps", "data/train"),
+        ("train", "deps", "stages/train.py"),
+        ("answer@tuned", "params", "answer"),
+        ("answer@tuned", "cmd"),
+        ("evaluate", "deps", "data/answers/base.jsonl"),
+        ("answer@tuned", "deps", "data/test.jsonl"),
         ("judge@tuned", "deps", "prompts/judge"),
     ],
-)  # fmt: skip
+)
 def test_another_input_is_another_band(change: tuple[str, ...]) -> None:
     assert seed_noise.of(lock({change: "other"})) != seed_noise.of(lock())
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from anneal.errors import Refusal
 from anneal.human import ballot
-from anneal.params import Refusal
 
 PAIR = [("tuned", "base")]
 LEVELS = {kind: {dim: [f"{dim} {i}" for i in range(1, 6)] for dim in ("facts", "form")} for kind in ("ad", "note")}
@@ -174,7 +174,7 @@ def test_markup_of_a_model_opens_no_element() -> None:
 
 
 def test_both_languages_hold_the_same_words() -> None:
-    words = json.loads((ballot.Path(ballot.__file__).parent / "blind.json").read_text("utf-8"))
+    words = json.loads((ballot.Path(ballot.__file__).parent / "assets/blind.json").read_text("utf-8"))
     assert list(words) == ["en", "zh"]
     assert words["en"].keys() == words["zh"].keys()
     assert len(words["en"]) >= 40
@@ -182,7 +182,7 @@ def test_both_languages_hold_the_same_words() -> None:
         holes = [sorted(part.split("}")[0] for part in str(w[key]).split("{")[1:]) for w in words.values()]
         assert holes[0] == holes[1], key
         assert type(value) is type(words["zh"][key])
-    script = (ballot.Path(ballot.__file__).parent / "blind.js").read_text("utf-8")
+    script = (ballot.Path(ballot.__file__).parent / "assets/blind.js").read_text("utf-8")
     unused = [
         k for k in words["en"] if f'"{k}"' not in script and not k.endswith("_label") and not k.startswith("side_")
     ]

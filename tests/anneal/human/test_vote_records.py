@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from anneal.errors import Refusal
 from anneal.human import vote_records
 from anneal.human.vote_records import Vote
-from anneal.params import Refusal
 
 SHEET = "ab" * 32
 

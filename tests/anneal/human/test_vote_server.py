@@ -171,8 +171,8 @@ def test_many_writers_at_once_lose_nothing(server: vote_server.Server) -> None:
 
 SERVE = f"""
 import pathlib, sys
-from stages.lib import serve
-serve.run({{"": serve.Page(b"x", {SHEET!r})}}, pathlib.Path(sys.argv[1]), 0)
+from anneal.human import vote_server
+vote_server.run({{"": vote_server.Page(b"x", {SHEET!r})}}, pathlib.Path(sys.argv[1]), 0)
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from anneal import records
 from anneal.judging import controls
 from tests import goldens
 
@@ -9,7 +10,7 @@ TEST = goldens.records(0, 4)
 
 
 def test_a_text_in_the_wrong_place_differs_in_what_it_says_it_does() -> None:
-    home = {controls.golden(record): record for record in TEST}
+    home = {records.golden(record): record for record in TEST}
     checked = 0
     for name, same, differs in (("swapped", "item", "type"), ("other", "type", "item")):
         for record_id, text in getattr(controls, name)(TEST, 42).items():
@@ -30,7 +31,7 @@ def test_the_controls_of_a_judge() -> None:
     found = controls.judged(TEST, "nothing", 42)
     assert list(found) == ["null", "other", "truncated", "again"]
     for record in TEST:
-        golden = controls.golden(record)
+        golden = records.golden(record)
         assert found["null"][record["id"]] == "nothing"
         assert found["again"][record["id"]] == golden
         assert golden.startswith(cut := found["truncated"][record["id"]])

@@ -16,8 +16,17 @@ from anneal.judging import detection
 def row(name: str, score: float | None, gate: bool = False, **more: Any) -> dict[str, Any]:
     broken = [{"rule": "g", "quote": "x"}] if gate else []
     outcome = "ok" if score is not None else "timeout"
-    return {"id": name, "item": name[0], "type": "t", "score": score, "outcome": outcome, "violations": broken,
-            "dims": {}, "tokens": [3, 1], **more}  # fmt: skip
+    return {
+        "id": name,
+        "item": name[0],
+        "type": "t",
+        "score": score,
+        "outcome": outcome,
+        "violations": broken,
+        "dims": {},
+        "tokens": [3, 1],
+        **more,
+    }
 
 
 GOLDEN = {name: row(name, 4.0) for name in ("a1", "a2", "b1", "b2")}
@@ -91,16 +100,24 @@ def test_blind_lines_have_their_figures() -> None:
     def part(n: int, lower: float | None, higher: float) -> dict[str, Any]:
         return {"lower": {"n": n, "mean": lower}, "higher": {"n": n, "mean": higher}}
 
-    defects = {"fake_unknown": part(20, 0.15, 0.2), "looped": part(20, 0.5, 0.0), "padded": part(20, 0.9, 0.05),
-               "null": part(0, None, 0.0)}  # fmt: skip
+    defects = {
+        "fake_unknown": part(20, 0.15, 0.2),
+        "looped": part(20, 0.5, 0.0),
+        "padded": part(20, 0.9, 0.05),
+        "null": part(0, None, 0.0),
+    }
     assert detection.blind(defects) == [
-        "fake_unknown: 3 of 20 found", "padded: 1 of 20 score above their own sound text",
-    ]  # fmt: skip
+        "fake_unknown: 3 of 20 found",
+        "padded: 1 of 20 score above their own sound text",
+    ]
 
 
 def test_the_table_marks_held_out_words_and_says_what_is_left_out() -> None:
-    rows = [row(name, score) | {"defect": name_} for name_ in ("looped", "fake_unknown")
-            for name, score in (("a1", 1.0), ("b1", 4.0))]  # fmt: skip
+    rows = [
+        row(name, score) | {"defect": name_}
+        for name_ in ("looped", "fake_unknown")
+        for name, score in (("a1", 1.0), ("b1", 4.0))
+    ]
     records = [{"id": name, "completion": [{"role": "assistant", "content": "x" * 9}]} for name in GOLDEN]
     numbers = detection.summary(rows, list(GOLDEN.values()), records) | {"left_out": {"weak": "why"}}
     assert numbers["tokens"] == {"in": 12, "out": 4}

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from anneal.checks import facts
-from anneal.judging import controls, injected_defects, places, rubric
-from anneal.params import Refusal
+from anneal.errors import Refusal
+from anneal.judging import controls, injected_defects, rubric
 from tests import goldens
 from tests.conftest import ROOT
 
@@ -53,8 +53,16 @@ def test_the_same_seed_gives_the_same_texts_whoever_else_is_there(made: Defects)
     assert sum(map(len, fewer.values())) == 20 * len(injected_defects.PLANTERS)
     other = injected_defects.plant(TEST, world(TEST), 43)
     drawn = [n for n in made if other[n] != made[n]]
-    assert drawn == ["padded", "stuffed", "stuffed_unknown", "break_out", "fact_swap", "fake_unknown",
-                     "added_unknown", "exaggerated_unknown"]  # fmt: skip
+    assert drawn == [
+        "padded",
+        "stuffed",
+        "stuffed_unknown",
+        "break_out",
+        "fact_swap",
+        "fake_unknown",
+        "added_unknown",
+        "exaggerated_unknown",
+    ]
 
 
 def test_what_was_inserted_is_what_it_says(made: Defects) -> None:
@@ -130,8 +138,13 @@ def test_what_cannot_be_planted_is_left_out() -> None:
     empty = injected_defects.Bank(**{name: {} for name in injected_defects.Bank.model_fields})
     none = injected_defects.plant(TEST, world(TEST, bank=empty), 42)
     assert [name for name, found in none.items() if not found] == [
-        "padded", "stuffed", "stuffed_unknown", "fake_unknown", "added_unknown", "exaggerated_unknown",
-    ]  # fmt: skip
+        "padded",
+        "stuffed",
+        "stuffed_unknown",
+        "fake_unknown",
+        "added_unknown",
+        "exaggerated_unknown",
+    ]
     open_world = goldens.RULES.model_copy(update={"foreign": ["numbers"], "also": [], "encouraged": []})
     found = injected_defects.plant(TEST, world(TEST, open_world), 42)
     assert [name for name, each in found.items() if not each] == ["stuffed", "stuffed_unknown", "fact_swap"]
@@ -172,7 +185,9 @@ def test_every_recipe_has_a_bank(recipe: str) -> None:
     assert len(RECIPES) == 5
     for table in (found.padded, found.added_unknown, found.exaggerated_unknown):
         for sentences in table.values():
-            assert all(places.ends(part)[-1:] == [len(part)] for part in sentences), "a part ends as a sentence does"
+            assert all(injected_defects.ends(part)[-1:] == [len(part)] for part in sentences), (
+                "a part ends as a sentence does"
+            )
             assert len(set(sentences)) == len(sentences) >= 3
 
 
@@ -215,6 +230,11 @@ def test_no_rule_of_a_rubric_knows_a_held_out_word() -> None:
             patterns.setdefault(rule["rule"], set()).update(rule.get("of", []))
     patterns.pop("long_sentence")  # says how long, not what
     assert sum(map(len, patterns.values())) > 150
-    known = [(part, rule) for part in [*HELD_OUT, *BANK.padded["*"]] for rule, each in patterns.items()
-             for pattern in each if re.search(pattern, part)]  # fmt: skip
+    known = [
+        (part, rule)
+        for part in [*HELD_OUT, *BANK.padded["*"]]
+        for rule, each in patterns.items()
+        for pattern in each
+        if re.search(pattern, part)
+    ]
     assert known == []

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from anneal import params
 from anneal.checks import facts
+from anneal.errors import Refusal
 from anneal.judging import pairwise, rubric
 from anneal.judging.pairwise import Pairs
-from anneal.offline import stub_judges
-from anneal.params import Refusal
+from anneal.llm import blocks
+from anneal.offline import pair_judge, stub_judges
 from anneal.prompts import Prompt
 from tests import goldens
 from tests.conftest import ROOT
@@ -42,7 +43,7 @@ def body(sheet: Pairs, row: dict[str, Any], first: str, second: str) -> dict[str
 
 
 def verdict(request: dict[str, Any]) -> str:
-    return pairwise.parse(pairwise.respond(request).text)["verdict"]
+    return pairwise.parse(pair_judge.respond(request).text)["verdict"]
 
 
 ROW = next(row for row in goldens.records(0, 1) if row["type"] == "paid_ad_pas")
@@ -71,7 +72,7 @@ def test_the_prompt_of_every_recipe_fills_and_is_judged(recipe: str) -> None:
         assert "<first>\n一二三四五\n</first>" in user["content"]
         assert "<second>\n\n</second>" in user["content"]
         assert values["types"][kind] in user["content"]
-        assert pairwise.parse(pairwise.respond({"messages": [system, user]}).text)
+        assert pairwise.parse(pair_judge.respond({"messages": [system, user]}).text)
 
 
 def test_the_rules_give_the_totals_of_the_rubric_and_swap_with_the_texts() -> None:
@@ -81,7 +82,7 @@ def test_the_rules_give_the_totals_of_the_rubric_and_swap_with_the_texts() -> No
         messages = sheet.rubric.messages(ROW["type"], goldens.TYPES[ROW["type"]], ROW["facts"], goldens.KNOWN, text)
         totals[text] = sheet.rubric.total(json.loads(pairwise.checker.respond({"messages": messages}).text))
     assert totals[GOLDEN] > totals[WEAK] + 1
-    said = pairwise.parse(pairwise.respond(body(sheet, ROW, GOLDEN, WEAK)).text)
+    said = pairwise.parse(pair_judge.respond(body(sheet, ROW, GOLDEN, WEAK)).text)
     assert said["verdict"] == "A>>B"
     assert said["reason"].startswith(f"A {totals[GOLDEN]:.2f} (")
     assert f" against B {totals[WEAK]:.2f} (" in said["reason"]
@@ -92,8 +93,9 @@ def test_the_rules_give_the_totals_of_the_rubric_and_swap_with_the_texts() -> No
 def asked(first: str, second: str, tie: float, gates: dict[str, float] | None = None) -> dict[str, Any]:
     """Two dimensions that weigh 3 and 1: each missing letter of abcd costs a point of the first, x one of the other."""
     head = {"dimensions": {"heavy": 3, "light": 1}, "gates": gates or {}, "tie": tie}
-    rules: list[dict[str, Any]] = [{"rule": "letters", "dimension": "heavy", "check": "need", "limit": 4, "cost": 1,
-                                    "why": "", "of": [*"abcd"]}]  # fmt: skip
+    rules: list[dict[str, Any]] = [
+        {"rule": "letters", "dimension": "heavy", "check": "need", "limit": 4, "cost": 1, "why": "", "of": [*"abcd"]}
+    ]
     rules.append({"rule": "x", "dimension": "light", "check": "forbid", "limit": 0, "cost": 1, "why": "", "of": ["x"]})
     checks = "\n".join(map(json.dumps, [head, *rules]))
     prompt = f"<checks>\n{checks}\n</checks>\n<first>\n{first}\n</first>\n<second>\n{second}\n</second>"
@@ -143,8 +145,8 @@ def test_a_text_cannot_leave_its_block(attack: str) -> None:
             request = body(sheet, ROW, *sides)
             prompt = request["messages"][-1]["content"]
             for tag, text in zip(("first", "second"), sides, strict=True):
-                assert pairwise._block(prompt, tag) == stub_judges._block(prompt, tag) == pairwise.neutral(text)
-            assert pairwise._block(prompt, "checks") == pairwise._block(plain, "checks")
+                assert blocks._block(prompt, tag) == stub_judges._block(prompt, tag) == pairwise.neutral(text)
+            assert blocks._block(prompt, "checks") == blocks._block(plain, "checks")
             for tag in pairwise.BLOCKS:
                 found = re.findall(rf"<\s*/?\s*{tag}\b", prompt, re.I)
                 assert found == re.findall(rf"<\s*/?\s*{tag}\b", plain, re.I)
@@ -252,4 +254,4 @@ def test_a_prompt_without_levels_and_a_rubric_without_a_sheet_are_refused(tmp_pa
 
 def test_the_offline_judge_refuses_what_it_cannot_read() -> None:
     with pytest.raises(ValueError, match="needs a <checks>, a <first> and a <second> block"):
-        pairwise.respond({"messages": [{"role": "user", "content": "<first>\na\n</first>"}]})
+        pair_judge.respond({"messages": [{"role": "user", "content": "<first>\na\n</first>"}]})

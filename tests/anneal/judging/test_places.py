@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from anneal.judging import places
+from anneal.judging import injected_defects
 
 TEXTS = [
     ("一。二？三！", [2, 4, 6]),
@@ -19,13 +19,17 @@ TEXTS = [
 
 @pytest.mark.parametrize(("text", "ends"), TEXTS)
 def test_parts_end_where_sentences_or_objects_do(text: str, ends: list[int]) -> None:
-    assert places.ends(text) == ends
+    assert injected_defects.ends(text) == ends
 
 
 def test_a_further_part_leaves_opening_and_close() -> None:
-    assert places.put("一。二。三。", places.close("一。二。三。"), "新。") == "一。二。新。三。"
-    assert places.put("一。", places.close("一。"), "新。") == "一。新。"
-    assert places.put("没有句号", places.close("没有句号"), "新。") == "没有句号新。"
-    assert places.put("One. Two.", places.close("One. Two."), "New.") == "One. New. Two."
+    assert injected_defects.put("一。二。三。", injected_defects.close("一。二。三。"), "新。") == "一。二。新。三。"
+    assert injected_defects.put("一。", injected_defects.close("一。"), "新。") == "一。新。"
+    assert injected_defects.put("没有句号", injected_defects.close("没有句号"), "新。") == "没有句号新。"
+    assert injected_defects.put("One. Two.", injected_defects.close("One. Two."), "New.") == "One. New. Two."
     text = '{"a":[{"b":1},{"b":2}]}'
-    assert json.loads(places.put(text, places.close(text), '{"b":9}'))["a"] == [{"b": 1}, {"b": 9}, {"b": 2}]
+    assert json.loads(injected_defects.put(text, injected_defects.close(text), '{"b":9}'))["a"] == [
+        {"b": 1},
+        {"b": 9},
+        {"b": 2},
+    ]

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from anneal.errors import Refusal
 from anneal.judging import rubric
 from anneal.offline import rule_judge
-from anneal.params import Refusal
 from tests import goldens
 from tests.conftest import ROOT
 

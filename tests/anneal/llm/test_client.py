@@ -20,9 +20,9 @@ from typing import Any
 
 import pytest
 
+from anneal.errors import Refusal
 from anneal.llm import client, offline_server, request, scheduler
 from anneal.llm.offline_server import Fault, Faults, Reply
-from anneal.params import Refusal
 from tests.conftest import ROOT
 
 SERVE = offline_server.serve
@@ -46,9 +46,12 @@ class Desk:
         return self.say(body)
 
     def ask(
-        self, prompts: list[str] | list[client.Call], check: Callable[[str], Any] = client.accept, max_failed: float = 0.0,
+        self,
+        prompts: list[str] | list[client.Call],
+        check: Callable[[str], Any] = client.accept,
+        max_failed: float = 0.0,
         **more: Any,
-    ) -> list[client.Answer]:  # fmt: skip
+    ) -> list[client.Answer]:
         """One call for each prompt; the counts start again at 0."""
         self.bodies.clear()
         self.faults.requests = 0
@@ -586,17 +589,17 @@ def test_on_a_terminal_it_shows_one_line(desk: Desk) -> None:
 STAGE = '''"""asker: a stage of the tests."""
 import contextlib, os
 from pathlib import Path
-from stages.lib import llm, offline
-from stages.lib.params import run
+from anneal.llm import client, offline_server
+from anneal.stage import run
 
-offline.serve = lambda _respond: contextlib.nullcontext(os.environ["DESK"])
+offline_server.serve = lambda _respond: contextlib.nullcontext(os.environ["DESK"])
 
 def respond(_body):
     raise AssertionError("the provider is in the other process")
 
-def main(teacher: llm.Chat) -> None:
-    calls = [llm.Call(str(n), [{"role": "user", "content": f"题{n}"}]) for n in range(60)]
-    answers = llm.ask(calls, teacher, "teacher", respond)
+def main(teacher: client.Chat) -> None:
+    calls = [client.Call(str(n), [{"role": "user", "content": f"题{n}"}]) for n in range(60)]
+    answers = client.ask(calls, teacher, "teacher", respond)
     Path("out.txt").write_text(" ".join(a.text for a in answers))
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from anneal.errors import Refusal
 from anneal.llm import endpoint, offline_server
-from anneal.params import Refusal
+from anneal.offline import pair_judge
 
 
 def respond(_body: dict[str, object]) -> offline_server.Reply:
@@ -123,14 +124,14 @@ def test_four_classes_of_errors(status: int, headers: dict[str, str], code: str 
     assert ("; " in outcome.reason) == (move == "stop"), "whoever must act is told how"
 
 
-def test_an_edit_of_the_rules_is_an_edit_of_the_judge_of_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from anneal.judging import pairwise
+def test_another_version_of_the_rules_is_another_judge_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     from anneal.offline import rule_judge
 
+    assert pair_judge.VERSION.endswith(f".{rule_judge.VERSION}")
+
     def identity() -> str:
-        return endpoint.road("judge", "offline-rules-1", pairwise.respond, None).identity
+        return endpoint.road("judge", "offline-rules-1", pair_judge.respond, None).identity
 
     before = identity()
-    (tmp_path / "checker.py").write_bytes(Path(rule_judge.__file__).read_bytes() + b"\n")
-    monkeypatch.setattr(rule_judge, "__file__", str(tmp_path / "checker.py"))
+    monkeypatch.setattr(pair_judge, "VERSION", "of another time")
     assert identity() != before

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from anneal import files
+from anneal.errors import Refusal
 from anneal.llm import client, replay, request
 from anneal.llm.offline_server import Reply
-from anneal.params import Refusal
 
 CHAT = client.Chat(model="offline-1", temperature=0.0, top_p=1.0, max_tokens=9, max_failed=0.5)
 
@@ -48,7 +48,10 @@ def test_rows_inside_rows_and_failures(toy: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("ANNEAL_REPLAY", "kept")
     found = client.ask([row(name).call for name in "abc"], CHAT, "judge", never, number)
     assert [(a.id, a.status, a.kind, a.value) for a in found] == [
-        ("a", "cached", "", 7), ("b", "failed", "timeout", None), ("c", "failed", "check", None)]  # fmt: skip
+        ("a", "cached", "", 7),
+        ("b", "failed", "timeout", None),
+        ("c", "failed", "check", None),
+    ]
     assert (found[0].tokens_in, found[0].tokens_out, found[0].request) == (3, 1, row("a").request())
     assert not (toy / ".work").exists()
 

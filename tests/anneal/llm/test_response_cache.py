@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from anneal.errors import Refusal
 from anneal.llm.response import Kind
 from anneal.llm.response_cache import Entry, Ledger
-from anneal.params import Refusal
 
 
 def entry(key: str, kind: Kind = "", body: str = "{}") -> Entry:

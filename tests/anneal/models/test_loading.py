@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from anneal.errors import Refusal
 from anneal.models import loading
-from anneal.params import Refusal
 from tests import micro
 
 

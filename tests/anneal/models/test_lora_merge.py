@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from anneal.errors import Refusal
 from anneal.models.lora_merge import Adapter
-from anneal.params import Refusal
 
 
 def saved(folder: Path, tensors: dict[str, Any], **config: Any) -> Adapter:

@@ -10,9 +10,9 @@ import pytest
 
 from anneal import files
 from anneal.dataset import chat_template
-from anneal.dataset.template import Unmaskable
+from anneal.dataset.chat_template import Unmaskable
+from anneal.errors import Refusal
 from anneal.models import loading, reward_model
-from anneal.params import Refusal
 from tests import micro
 
 PROMPTS = [[{"role": "user", "content": words}] for words in ("the quick", "今天天气很好", "a", "lazy dogs " * 9)]
@@ -123,8 +123,10 @@ def test_the_folder_is_plain_and_holds_the_head(made: Path) -> None:
     from safetensors.numpy import load_file
 
     assert {path.name for path in reward_model.FOLDER.iterdir()} == {
-        "adapter_config.json", "adapter_model.safetensors", "reward.json",
-    }  # fmt: skip
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "reward.json",
+    }
     config = json.loads((reward_model.FOLDER / "adapter_config.json").read_text())
     assert list(config) == sorted(config)
     assert config["target_modules"] == sorted(config["target_modules"])

@@ -13,11 +13,11 @@ from ruamel.yaml import YAML
 
 from anneal import files, prompts
 from anneal.checks import facts
+from anneal.errors import Refusal
 from anneal.llm.offline_server import Respond
 from anneal.offline.phrase_teacher import load, teacher
-from anneal.params import Refusal
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 BANK = ROOT / "data/raw/brand/offline"
 ACTIVE = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text("utf-8"))
 KEPT = ROOT / "recipes/brand.yaml"  # the active params may be another recipe's
@@ -172,8 +172,10 @@ def test_a_fact_that_the_prompt_stops_telling_is_not_said(sound: Respond) -> Non
 
 def test_concentrations_never_reach_the_text_whichever_side_they_stand(sound: Respond) -> None:
     kind, product = "paid_ad_fab", PRODUCTS[1]
-    turned = {**product, "ingredients": [{"concentration": i["concentration"], "name": i["name"]}
-                                         for i in product["ingredients"]]}  # fmt: skip
+    turned = {
+        **product,
+        "ingredients": [{"concentration": i["concentration"], "name": i["name"]} for i in product["ingredients"]],
+    }
     for sheet in (product, turned):
         text = sound(body(PROMPTS["generate"][kind], sheet, kind)).text
         assert all(i["name"] in text for i in product["ingredients"])

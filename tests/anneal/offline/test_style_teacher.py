@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from anneal.errors import Refusal
 from anneal.llm import client
 from anneal.llm.offline_server import Respond
 from anneal.offline import style_teacher
 from anneal.offline.style_teacher import Bank
-from anneal.params import Refusal
 from anneal.sources import chunks
 
 BANK = Bank(

@@ -78,10 +78,14 @@ def test_length_is_told_within_a_type() -> None:
     values, lengths, kinds, items = (list(column) for column in zip(*rows, strict=True))
     found = calibration.within(values, lengths, kinds, items, 7)
     each = [
-        float(spearmanr([v for v, k in zip(values, kinds, strict=True) if k == kind],
-                        [n for n, k in zip(lengths, kinds, strict=True) if k == kind]).statistic)
+        float(
+            spearmanr(
+                [v for v, k in zip(values, kinds, strict=True) if k == kind],
+                [n for n, k in zip(lengths, kinds, strict=True) if k == kind],
+            ).statistic
+        )
         for kind in ("long", "short")
-    ]  # fmt: skip
+    ]
     assert found["rho"] == pytest.approx(sum(each) / 2, abs=0.01)
     assert found["low"] < found["rho"] < found["high"] < 0 < float(spearmanr(values, lengths).statistic)
     assert (found["n"], found["clusters"], found["reason"]) == (60, 30, "")
@@ -105,9 +109,13 @@ def test_what_cannot_be_known_is_not_guessed(values: list[float], lengths: list[
 def test_the_summary_takes_both_sides_of_a_pair(capsys: pytest.CaptureFixture[str]) -> None:
     def row(number: int) -> dict[str, Any]:
         return {
-            "item": f"p{number}", "type": "t", "kind": "weak" if number % 2 else "fake",
-            "chosen": float(number), "rejected": float(-number), "characters": (100 + number, 50 - number),
-        }  # fmt: skip
+            "item": f"p{number}",
+            "type": "t",
+            "kind": "weak" if number % 2 else "fake",
+            "chosen": float(number),
+            "rejected": float(-number),
+            "characters": (100 + number, 50 - number),
+        }
 
     found = calibration.summary([row(number) for number in range(20)], 3)
     assert (found["n"], found["length"]["n"], found["length"]["clusters"]) == (20, 40, 20)

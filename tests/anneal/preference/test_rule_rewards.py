@@ -10,18 +10,26 @@ import pytest
 
 from anneal import files
 from anneal.checks import density, facts, text_checks
-from anneal.params import Refusal, pick
+from anneal.errors import Refusal
+from anneal.params import pick
 from anneal.preference import rule_rewards
+from anneal.report.preference_learning import rewards
 
 RULES: dict[str, Any] = {
-    "folder": "rules", "name": "name", "facts": {"slot": "parts", "at_least": 2}, "foreign": ["parts", "numbers"],
-    "also": ["uses"], "banned": ["miracle", "magic"], "exaggerated": ["at once|instantly", "forever"],
-    "encouraged": [], "forbid": ["#"],
+    "folder": "rules",
+    "name": "name",
+    "facts": {"slot": "parts", "at_least": 2},
+    "foreign": ["parts", "numbers"],
+    "also": ["uses"],
+    "banned": ["miracle", "magic"],
+    "exaggerated": ["at once|instantly", "forever"],
+    "encouraged": [],
+    "forbid": ["#"],
     "types": {
         "note": {"require": ["^Note:", "because", "end$"], "forbid": ["buy"], "length": [20, 40]},
         "ad_short": {"require": [], "forbid": [], "length": [0, 1000]},
     },
-}  # fmt: skip
+}
 FACTS = {"name": "Soft Soap", "parts": [{"name": "lime"}, {"name": "salt"}, {"name": "oak"}], "uses": ["washing"]}
 CALL: dict[str, Any] = {"types": ["ad_*"], "pattern": "click here"}
 
@@ -49,23 +57,40 @@ def given(name: str, text: str, kind: str = "note", stopped: bool = True, **chan
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
-        ("banned", "a fine soap", 1), ("banned", "a miracle", 1 / 2), ("banned", "miracle magic, Magic", 1 / 3),
-        ("exaggerated", "in a week", 1), ("exaggerated", "instantly, at once", 1 / 2),
+        ("banned", "a fine soap", 1),
+        ("banned", "a miracle", 1 / 2),
+        ("banned", "miracle magic, Magic", 1 / 3),
+        ("exaggerated", "in a week", 1),
+        ("exaggerated", "instantly, at once", 1 / 2),
         ("exaggerated", "at once, and forever", 1 / 3),
-        ("unsupported", "lime for washing", 1), ("unsupported", "lead", 1 / 2),
+        ("unsupported", "lime for washing", 1),
+        ("unsupported", "lead", 1 / 2),
         ("unsupported", "lead for shaving, 5%", 1 / 4),
-        ("type", "Note: clean because of the end", 1), ("type", "Note: clean", 1 / 3),
-        ("type", "Note: because, so buy # at the end", 1 / 3), ("type", "", 0),
-        ("facts", "lime and salt and oak", 1), ("facts", "lime and salt", 1), ("facts", "oak", 1 / 2),
+        ("type", "Note: clean because of the end", 1),
+        ("type", "Note: clean", 1 / 3),
+        ("type", "Note: because, so buy # at the end", 1 / 3),
+        ("type", "", 0),
+        ("facts", "lime and salt and oak", 1),
+        ("facts", "lime and salt", 1),
+        ("facts", "oak", 1 / 2),
         ("facts", "lead", 0),
-        ("name", "Soft Soap is soft", 1), ("name", "Soft soap", 0),
-        ("length", "x" * 20, 1), ("length", "x" * 40, 1), ("length", "x" * 5, 1 / 4), ("length", "x" * 50, 3 / 4),
-        ("length", "x" * 80, 0), ("length", "x" * 500, 0), ("length", "", 0),
+        ("name", "Soft Soap is soft", 1),
+        ("name", "Soft soap", 0),
+        ("length", "x" * 20, 1),
+        ("length", "x" * 40, 1),
+        ("length", "x" * 5, 1 / 4),
+        ("length", "x" * 50, 3 / 4),
+        ("length", "x" * 80, 0),
+        ("length", "x" * 500, 0),
+        ("length", "", 0),
         ("call_to_action", "nothing to do", 1),
-        ("json", '{"a": [1]}', 1), ("json", 'Sure: {"a": 1}', 0), ("json", '{"a": NaN}', 0), ("json", "7", 0),
+        ("json", '{"a": [1]}', 1),
+        ("json", 'Sure: {"a": 1}', 0),
+        ("json", '{"a": NaN}', 0),
+        ("json", "7", 0),
         ("stop", "", 1),
     ],
-)  # fmt: skip
+)
 def test_rewards(name: str, text: str, expected: float) -> None:
     assert given(name, text) == pytest.approx(expected)
 
@@ -81,10 +106,16 @@ def test_what_hangs_on_the_record_or_the_end() -> None:
 
 def test_a_text_is_in_the_distribution_from_the_threshold_on() -> None:
     mixture = {
-        "units": {"features": ["length"], "log": [], "centres": {}, "mean": [10], "scale": [1]}, "shape": "diag",
-        "weights": [1.0], "means": [[0.0]], "covariances": [[[1.0]]], "tables": {}, "threshold": -3.0,
-        "percentile": 0.0, "fit_on": "",
-    }  # fmt: skip
+        "units": {"features": ["length"], "log": [], "centres": {}, "mean": [10], "scale": [1]},
+        "shape": "diag",
+        "weights": [1.0],
+        "means": [[0.0]],
+        "covariances": [[[1.0]]],
+        "tables": {},
+        "threshold": -3.0,
+        "percentile": 0.0,
+        "fit_on": "",
+    }
     likely = world(density=density.Model.model_validate(mixture))
     # -0.92 - d^2 / 2 is above -3 up to two characters away.
     texts = ["x" * n for n in (8, 10, 12, 13)]
@@ -121,9 +152,19 @@ def test_the_total_is_the_weighted_mean_of_what_is_on() -> None:
 
 def test_every_name_is_a_function_with_a_line_about_it() -> None:
     assert set(rule_rewards.NAMES) == {
-        "banned", "exaggerated", "unsupported", "type", "facts", "name", "length", "call_to_action", "json",
-        "in_distribution", "stop", "model",
-    }  # fmt: skip
+        "banned",
+        "exaggerated",
+        "unsupported",
+        "type",
+        "facts",
+        "name",
+        "length",
+        "call_to_action",
+        "json",
+        "in_distribution",
+        "stop",
+        "model",
+    }
     assert all(function.__doc__ for function in rule_rewards.EACH.values())
 
 

@@ -61,8 +61,11 @@ def test_words_of_one_item_are_no_shortcut_to_another() -> None:
     def told(number: int, side: str) -> str:
         return f"{chr(0x7000 + 2 * number + (side == 'chosen'))}" * 5
 
-    own = [Pair(f"{i}/{k}", f"i{i}", "fake", "train", "", told(i, "chosen"), told(i, "rejected"))
-           for i in range(20) for k in range(4)]  # fmt: skip
+    own = [
+        Pair(f"{i}/{k}", f"i{i}", "fake", "train", "", told(i, "chosen"), told(i, "rejected"))
+        for i in range(20)
+        for k in range(4)
+    ]
     found = shortcuts.ngrams(own, 2, 5, 5, 42)
     # With an item on both sides of a fold the classifier would know its words, and be right every time.
     assert found["auc"] == pytest.approx(0.5)

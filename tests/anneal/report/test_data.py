@@ -29,10 +29,12 @@ def test_a_source_in_counts_and_never_in_words() -> None:
 
 def test_losses_and_further_rows_have_their_reasons() -> None:
     now = state(
-        generate={"n": 10}, clean={"n": 9}, filter={"kept": 6, "dropped": {"type": 2, "near": 0, "density": 1}},
+        generate={"n": 10},
+        clean={"n": 9},
+        filter={"kept": 6, "dropped": {"type": 2, "near": 0, "density": 1}},
         format={"rows": 11, "over_length": {"rows": 1}, "tasks": {"style": {"rows": 6}}},
         split={"records": {"train": 8, "validation": 1, "test": 2}},
-    )  # fmt: skip
+    )
     assert rows(data.funnel(now, OLD)) == [
         ["after", "records", "lost", "why"],
         ["generated", "10", "", ""],

@@ -29,8 +29,10 @@ def test_rows_that_came_went_and_were_edited(toy: Path) -> None:
     assert found[3] == ["data/validation.jsonl", "5", "5", "0", "0", "0"], "the same hash, the same rows"
     assert found[4] == ["data/test.jsonl", "1", "1", "0", "0", "0"]
     assert found[6:] == [
-        ["data/train.jsonl, added", "d"], ["data/train.jsonl, removed", "c"], ["data/train.jsonl, edited", "b"],
-    ]  # fmt: skip
+        ["data/train.jsonl, added", "d"],
+        ["data/train.jsonl, removed", "c"],
+        ["data/train.jsonl, edited", "b"],
+    ]
 
 
 def test_a_long_list_is_cut(toy: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from anneal.evaluation import alignment_effect
-from anneal.report import effects
+from anneal.report import preference_learning
 from tests.finished import sound
 from tests.markup import plain, rows
 
@@ -25,10 +25,16 @@ def block(*passes: str) -> dict[str, Any]:
     def samples(system: str) -> list[dict[str, Any]]:
         low = 0.5 if system == "tuned" else 1.0
         return [
-            {"id": f"p{i}/ad", "item": f"p{i}", "sample": n, "reward": low + i / 100 * (low < 1),
-             "rewards": {"unsupported": low}}
-            for i in range(12) for n in range(2)
-        ]  # fmt: skip
+            {
+                "id": f"p{i}/ad",
+                "item": f"p{i}",
+                "sample": n,
+                "reward": low + i / 100 * (low < 1),
+                "rewards": {"unsupported": low},
+            }
+            for i in range(12)
+            for n in range(2)
+        ]
 
     evaluated = {"likelihood": {"aligned": {"bits_per_byte": 0.25, "perplexity": 1.5}}}
     drawn = {name: samples(name) for name in ("aligned", "tuned")}
@@ -36,11 +42,11 @@ def block(*passes: str) -> dict[str, Any]:
 
 
 def test_without_an_aligned_model_there_is_nothing() -> None:
-    assert effects.section(sound(compare__alignment=block())) == ""
+    assert preference_learning.section(sound(compare__alignment=block())) == ""
 
 
 def test_defects_rewards_and_price() -> None:
-    page = effects.section(sound(aligned=True, compare__alignment=block()))
+    page = preference_learning.section(sound(aligned=True, compare__alignment=block()))
     table = rows(page)
     assert table[0] == ["share of texts with", "texts", *NAMES, "aligned − tuned", "in words"]
     assert (table[1][:2], table[1][-2:]) == (["banned words", "answers"], ["+0.0", "all ties: no text differs"])
@@ -58,7 +64,7 @@ def test_defects_rewards_and_price() -> None:
 
 
 def test_what_the_answers_pass_stands_first() -> None:
-    page = effects.section(sound(aligned=True, compare__alignment=block("banned", "unsupported")))
+    page = preference_learning.section(sound(aligned=True, compare__alignment=block("banned", "unsupported")))
     table = rows(page)
     assert table[0] == ["share of answers that pass", *NAMES, "aligned − tuned", "in words"]
     assert [row[0] for row in table[1:3]] == ["banned", "unsupported"]
@@ -68,19 +74,25 @@ def test_what_the_answers_pass_stands_first() -> None:
 def test_what_gets_worse_is_red_and_what_is_open_is_neither() -> None:
     gap = {"mean": 0.1, "low": 0.05, "high": 0.15}
     for state, good, mark in (
-        ("higher", "lower", "mark bad"), ("lower", "lower", "mark good"), ("higher", "higher", "mark good"),
+        ("higher", "lower", "mark bad"),
+        ("lower", "lower", "mark good"),
+        ("higher", "higher", "mark good"),
         ("lower", "higher", "mark bad"),
-    ):  # fmt: skip
-        assert f'class="{mark}"' in effects.words({**gap, "state": state}, good)
+    ):
+        assert f'class="{mark}"' in preference_learning.words({**gap, "state": state}, good)
     for state, told in (("open", "no difference shown"), ("equivalent", "as high in both")):
-        assert effects.words({**gap, "state": state}, "lower") == f"<span>{told}</span>"
-    assert effects.words({"state": "none", "reason": "one cluster: <b>"}, "lower") == "one cluster: &lt;b&gt;"
-    assert effects.words(None, "lower") == "–"
+        assert preference_learning.words({**gap, "state": state}, "lower") == f"<span>{told}</span>"
+    assert (
+        preference_learning.words({"state": "none", "reason": "one cluster: <b>"}, "lower") == "one cluster: &lt;b&gt;"
+    )
+    assert preference_learning.words(None, "lower") == "–"
 
 
 def test_a_missing_part_leaves_the_others() -> None:
     whole = block()
     for name in whole:
-        page = effects.section(sound(aligned=True, compare__alignment={k: v for k, v in whole.items() if k != name}))
+        page = preference_learning.section(
+            sound(aligned=True, compare__alignment={k: v for k, v in whole.items() if k != name})
+        )
         assert rows(page), name
-    assert effects.section(sound(aligned=True, compare__alignment={})) == ""
+    assert preference_learning.section(sound(aligned=True, compare__alignment={})) == ""

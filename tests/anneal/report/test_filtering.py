@@ -14,9 +14,16 @@ from anneal.report import filtering
 from tests.markup import plain, rows, state
 
 DENSITY = Density(
-    percentile=10, folds=2, components=2, rows_per_parameter=1, reg_covar=0.05, features=["length", "distinct"],
-    log=["length"], relative=[], categorical=["colour"],
-)  # fmt: skip
+    percentile=10,
+    folds=2,
+    components=2,
+    rows_per_parameter=1,
+    reg_covar=0.05,
+    features=["length", "distinct"],
+    log=["length"],
+    relative=[],
+    categorical=["colour"],
+)
 
 
 def record(n: int) -> dict[str, Any]:
@@ -36,10 +43,12 @@ def found() -> dict[str, Any]:
     model: Any = SimpleNamespace(units=units, tables={"colour": {}}, percentile=10.0, threshold=4.5)
     fit: Any = SimpleNamespace(scores=np.arange(40.0), model=model, candidates=[{"components": 2, "bic": 9.0}])
     return {
-        "n": 40, "kept": len(kept), "types": impact.by_type(every, kept),
+        "n": 40,
+        "kept": len(kept),
+        "types": impact.by_type(every, kept),
         "features": impact.by_feature(every, kept, DENSITY),
         "density": impact.likelihood(fit, every, kept, dropped),
-    }  # fmt: skip
+    }
 
 
 def test_features_are_shown_in_their_own_units(found: dict[str, Any]) -> None:

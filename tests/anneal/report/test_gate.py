@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from anneal.errors import Refusal
 from anneal.history.revision import Snapshot
-from anneal.params import Refusal
 from anneal.report import gate
 from tests.finished import PARAMS, metrics, sound
 

@@ -207,9 +207,11 @@ def test_older_metrics_still_give_a_sentence() -> None:
 def test_preference_learning_has_a_headline_of_its_own() -> None:
     said = headline.lines(sound(aligned=True))
     assert [line.split(" by ")[0].split(":")[0] for line in said] == [
-        "tuned is better than base", "tuned is preferred to base", "aligned is better than tuned",
+        "tuned is better than base",
+        "tuned is preferred to base",
+        "aligned is better than tuned",
         "aligned is preferred to tuned",
-    ]  # fmt: skip
+    ]
     assert (
         said[2]
         == "aligned is better than tuned by 0.50 [0.25, 0.75] (model score, 1 to 5; n = 4 in 2 items, 95% interval)"

@@ -119,8 +119,10 @@ def test_a_pair_is_shown_and_a_withheld_one_is_not() -> None:
         "reported",
     ]
     assert rows(judge_health.matrix(now)) == [
-        ["", "tuned", "base"], ["tuned", "–", "87.5% [60.0, 95.0%]"], ["base", "–", "–"],
-    ]  # fmt: skip
+        ["", "tuned", "base"],
+        ["tuned", "–", "87.5% [60.0, 95.0%]"],
+        ["base", "–", "–"],
+    ]
     out = pair(withheld="withheld: below 80%", sentence="withheld: below 80%", length_sentence="withheld: below 80%")
     now.metrics["compare"]["preferences"]["pairs"]["tuned:base"] = out
     assert rows(judge_health.wins(now))[1][3:] == ["withheld", "–", "–", "reported"]
@@ -132,8 +134,12 @@ def test_the_card() -> None:
     now = sound(card__blind_to=["stuffed: 1 of 40 found"])
     found = plain(judge_health.card(now))
     assert rows(judge_health.card(now))[1] == [
-        "fake", "40", "92.5% [80.0, 97.0%]", "92.5% [80.0, 97.0%]", "0.0% [80.0, 97.0%]",
-    ]  # fmt: skip
+        "fake",
+        "40",
+        "92.5% [80.0, 97.0%]",
+        "92.5% [80.0, 97.0%]",
+        "0.0% [80.0, 97.0%]",
+    ]
     assert "92.5% [80.0, 97.0%] of 40 sound texts are not flagged." in found
     assert "The golden text beats the worse one made for it in 92.5% [80.0, 97.0%] of 40 pairs" in found
     assert "Points for each doubling of the length among 4 sound texts: 0.05 [-0.10, 0.20]." in found

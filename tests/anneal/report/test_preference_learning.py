@@ -14,7 +14,7 @@ from anneal.history.revision import Snapshot
 from anneal.preference import calibration, pair_flaws, reward_spread
 from anneal.preference.pair_flaws import Pair
 from anneal.preference.reward_spread import Limits
-from anneal.report import effects, preference_learning
+from anneal.report import preference_learning
 from tests.finished import drawn, learnt, sound, strategy
 from tests.markup import plain, rows, state
 
@@ -35,8 +35,9 @@ def samples(rewards: list[list[float]]) -> list[dict[str, Any]]:
     """A row for each sample of each prompt."""
     return [
         {"id": f"p{i}", "item": f"i{i}", "text": "x" * (3 + n), "rewards": {"banned": value}, "reward": value}
-        for i, group in enumerate(rewards) for n, value in enumerate(group)
-    ]  # fmt: skip
+        for i, group in enumerate(rewards)
+        for n, value in enumerate(group)
+    ]
 
 
 def judged(margin: float, kind: str, n: int) -> dict[str, Any]:
@@ -158,10 +159,14 @@ def test_what_it_changed_comes_first(toy: Path) -> None:
     page = preference_learning.section(sound(aligned=True), OLD)
     heads = [plain(part.split("</h3>")[0]) for part in page.split("<h3>")[1:]]
     assert heads == [
-        "What it changed", "Its price", "Pairs before training", "Reward model", "Samples before training",
+        "What it changed",
+        "Its price",
+        "Pairs before training",
+        "Reward model",
+        "Samples before training",
         "Training by dpo",
-    ]  # fmt: skip
-    assert effects.section(sound(aligned=True)) in page
+    ]
+    assert preference_learning.section(sound(aligned=True)) in page
 
 
 @pytest.mark.parametrize("name", sorted(learnt()))

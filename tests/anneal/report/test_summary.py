@@ -25,10 +25,17 @@ def test_verdict_then_banner_then_tables() -> None:
     said = summary.summary(sound(format__over_length={"rows": 3}), SAME)
     places = [
         said.index(words)
-        for words in ("**tuned is better", "**tuned is preferred", "Compared with main", "- **Attention**: 3 records",
-                      "| golden | 4 | 4.50 (4 scored) | 100.0% |", "| An ad | 4.50 | 4.00 | 1.50 | +2.50 [+2.20,",
-                      "Params: the same.", "Metrics:")
-    ]  # fmt: skip
+        for words in (
+            "**tuned is better",
+            "**tuned is preferred",
+            "Compared with main",
+            "- **Attention**: 3 records",
+            "| golden | 4 | 4.50 (4 scored) | 100.0% |",
+            "| An ad | 4.50 | 4.00 | 1.50 | +2.50 [+2.20,",
+            "Params: the same.",
+            "Metrics:",
+        )
+    ]
     assert places == sorted(places)
     assert "\n\n\n" not in said
 
@@ -64,10 +71,11 @@ def test_nothing_in_a_text_opens_markup() -> None:
 def test_the_aligned_model_has_its_line_row_and_columns() -> None:
     said = summary.summary(sound(aligned=True), SAME)
     for words in (
-        "**aligned is better than tuned by 0.50", "| aligned | 4 | 4.50 (4 scored) | 100.0% |",
+        "**aligned is better than tuned by 0.50",
+        "| aligned | 4 | 4.50 (4 scored) | 100.0% |",
         "| type | golden | aligned | tuned | base | tuned − base | aligned − tuned | aligned − tuned at BASE |",
         "| An ad | 4.50 | 4.50 | 4.00 | 1.50 | +2.50 [+2.20, +2.80] | +0.50 [+0.25, +0.75] |",
-    ):  # fmt: skip
+    ):
         assert words in said, words
     assert "aligned" not in summary.summary(sound(), SAME)
     crowd = sound(aligned=True)

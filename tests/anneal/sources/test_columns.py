@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from anneal.params import Refusal
-from anneal.sources import columns
+from anneal.errors import Refusal
+from anneal.sources import tables
 from anneal.sources.tables import Row
 
 
@@ -14,7 +14,7 @@ def conversation(*speakers: str) -> list[dict[str, str]]:
 
 
 def asked(turns: Any, **more: Any) -> dict[str, str] | None:
-    return columns.asked(Row("t.json: row 7", {"talk": turns, **more}), "talk")
+    return tables.asked(Row("t.json: row 7", {"talk": turns, **more}), "talk")
 
 
 def test_a_question_and_its_system_turn_become_facts() -> None:
@@ -24,9 +24,16 @@ def test_a_question_and_its_system_turn_become_facts() -> None:
 
 @pytest.mark.parametrize(
     "speakers",
-    [("human", "gpt", "human"), ("system", "human", "gpt", "human"), ("human", "human"), ("human", "gpt"), ("system",),
-     ("human", "system"), ("system", "system", "human")],
-)  # fmt: skip
+    [
+        ("human", "gpt", "human"),
+        ("system", "human", "gpt", "human"),
+        ("human", "human"),
+        ("human", "gpt"),
+        ("system",),
+        ("human", "system"),
+        ("system", "system", "human"),
+    ],
+)
 def test_a_question_with_a_history_and_a_talk_without_one_are_no_prompt(speakers: tuple[str, ...]) -> None:
     assert asked(conversation(*speakers)) is None
 
@@ -57,5 +64,5 @@ def test_a_column_named_as_a_turn_is_told_unless_it_is_empty() -> None:
 
 
 def test_the_columns_that_paths_lead_into_are_no_facts() -> None:
-    fields = columns.Fields(id=None, type="kind", text="chosen.value", rejected="worse.-1.value", turns="talk")
+    fields = tables.Fields(id=None, type="kind", text="chosen.value", rejected="worse.-1.value", turns="talk")
     assert fields.taken == {"kind", "chosen", "chosen.value", "worse", "worse.-1.value", "talk"}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from anneal.errors import Refusal
 from anneal.llm.request import Answer
-from anneal.params import Refusal
 from anneal.sources import chunks, essays, markdown
 from anneal.sources.chunks import Chunk
 
@@ -48,8 +48,13 @@ def test_records_hold_what_is_given_what_is_wanted_and_where_it_stands(parts: li
         assert re.search(r"[。！？.]”?$", head) or "\n" in part.text
     assert set(rows[0]["facts"]) == {"author", "title", "date", "given", "source", "lines"}
     assert rows[0]["facts"] | {"lines": ""} == {
-        "author": "A", "title": "Title", "date": "", "given": "", "source": "deep-essay.md", "lines": "",
-    }  # fmt: skip
+        "author": "A",
+        "title": "Title",
+        "date": "",
+        "given": "",
+        "source": "deep-essay.md",
+        "lines": "",
+    }
     assert rows[0]["facts"]["lines"].startswith("1-")
 
 
@@ -69,8 +74,10 @@ def test_the_teacher_is_asked_for_what_is_not_given_and_fills_it(tmp_path: Path,
     answers = [Answer(asked[0].id, "ok", text=" plain \n"), Answer(asked[1].id, "failed", "timeout")]
     filled = essays.given(rows, answers)
     assert [row["id"].split("/")[0] + row["type"] for row in filled] == [
-        "deep-essay-1rewrite", "deep-essay-1continue", "deep-essay-2continue",
-    ]  # fmt: skip
+        "deep-essay-1rewrite",
+        "deep-essay-1continue",
+        "deep-essay-2continue",
+    ]
     assert filled[0]["facts"]["given"] == "plain"
     assert rows[0]["facts"]["given"] == "", "the records handed in are as they were"
     with pytest.raises(Refusal, match="no such prompt file"):

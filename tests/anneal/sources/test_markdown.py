@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from anneal.params import Refusal
-from anneal.sources import markdown, meta
+from anneal.errors import Refusal
+from anneal.sources import markdown
 
 FULL = """---
 title: A title
@@ -171,4 +171,4 @@ def test_a_date_of_json_and_of_yaml_are_the_same(tmp_path: Path) -> None:
         b_dot_meta_dot_json=json.dumps({"date": "2020-05-01"}),
     )
     assert [document.meta["date"] for document in markdown.documents(tmp_path, "drop")] == ["2020-05-01"] * 2
-    assert meta.beside(tmp_path / "none.json") == {}
+    assert markdown.beside(tmp_path / "none.json") == {}

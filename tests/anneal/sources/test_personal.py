@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from anneal.sources import personal, pii
+from anneal.sources import pii
 
 
 def test_records_are_treated_text_and_facts_alike() -> None:
@@ -13,16 +13,16 @@ def test_records_are_treated_text_and_facts_alike() -> None:
         {"id": "b", "text": "nothing", "facts": {"given": "mail a.b@mail.cn"}},
         {"id": "c", "text": "nothing", "facts": {}},
     ]
-    masked, counts = personal.records(rows, "mask")
+    masked, counts = pii.records(rows, "mask")
     assert counts == {"found": {"email": 1, "phone": 2}, "texts": 3, "of": 7}
     assert [row["id"] for row in masked] == ["a", "b", "c"]
     assert "13812345678" not in json.dumps(masked)
     assert masked[0]["text"].split()[1] == masked[0]["facts"]["given"].split()[1]
     assert masked[0]["facts"]["n"] == 3
     assert masked[2] == rows[2]
-    assert [row["id"] for row in personal.records(rows, "drop")[0]] == ["c"]
-    assert personal.records(rows, "off") == (rows, {})
-    assert personal.records(rows, "report")[0] == rows
+    assert [row["id"] for row in pii.records(rows, "drop")[0]] == ["c"]
+    assert pii.records(rows, "off") == (rows, {})
+    assert pii.records(rows, "report")[0] == rows
 
 
 def test_nothing_inside_a_record_is_overlooked() -> None:
@@ -32,8 +32,8 @@ def test_nothing_inside_a_record_is_overlooked() -> None:
         "none": None,
     }
     rows = [{"id": "a", "text": "fine", "facts": facts}]
-    assert personal.records(rows, "drop")[0] == []
-    (masked,), counts = personal.records(rows, "mask")
+    assert pii.records(rows, "drop")[0] == []
+    (masked,), counts = pii.records(rows, "mask")
     assert "13912345678" not in str(masked)
     assert counts["texts"] == 2
     kept = masked["facts"]["deep"]["more"][0]
@@ -42,5 +42,5 @@ def test_nothing_inside_a_record_is_overlooked() -> None:
 
 
 def test_a_sheet_without_a_text_is_treated_too() -> None:
-    (row,), _ = personal.records([{"facts": {"usage": "mail a.b@mail.cn"}}], "mask")
+    (row,), _ = pii.records([{"facts": {"usage": "mail a.b@mail.cn"}}], "mask")
     assert "a.b@mail.cn" not in row["facts"]["usage"]

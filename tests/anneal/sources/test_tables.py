@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from anneal.params import Refusal
+from anneal.errors import Refusal
 from anneal.sources import tables
 
 ROWS = [

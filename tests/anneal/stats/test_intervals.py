@@ -96,8 +96,13 @@ def test_rate_never_claims_more_than_independent_rows() -> None:
 
 def test_what_cannot_be_known_is_none() -> None:
     assert intervals.mean([], []).row() == {
-        "n": 0, "clusters": 0, "mean": None, "se": None, "low": None, "high": None,
-    }  # fmt: skip
+        "n": 0,
+        "clusters": 0,
+        "mean": None,
+        "se": None,
+        "low": None,
+        "high": None,
+    }
     single = intervals.mean([1.0, 2.0], ["p", "p"])
     assert (single.mean, single.se, single.low) == (1.5, None, None)
     assert intervals.detectable(single) is None

@@ -17,12 +17,19 @@ def judged(score: Any, judge: str, n: int = 60) -> dict[str, list[Record]]:
     """Texts of 20 items under a judge: `score(system, k)` is a whole number for the only dimension."""
     return {
         system: [
-            {"id": f"t{k:02}", "item": f"p{k // 3}", "type": "ad", "judge_id": judge, "outcome": "ok",
-             "score": float(score(system, k)), "dims": {"voice": {"score": int(score(system, k))}}}
+            {
+                "id": f"t{k:02}",
+                "item": f"p{k // 3}",
+                "type": "ad",
+                "judge_id": judge,
+                "outcome": "ok",
+                "score": float(score(system, k)),
+                "dims": {"voice": {"score": int(score(system, k))}},
+            }
             for k in range(n)
         ]
         for system in SYSTEMS
-    }  # fmt: skip
+    }
 
 
 def marks(seed: int, means: dict[str, float]) -> Any:

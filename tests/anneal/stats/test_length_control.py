@@ -135,10 +135,12 @@ def test_what_has_no_spread_has_no_rate() -> None:
     same = [Pair(p.id, p.cluster, 1.0, 1.0) for p in pairs]
     ties = [Pair(p.id, p.cluster, 0.5, 0.5) for p in pairs]
     cases = {
-        "empty": ([], {}), "no variance: all pairs are of equal length": (pairs, dict.fromkeys(gaps, 0)),
-        "no variance: every pair has one result": (same, gaps), "all ties": (ties, gaps),
+        "empty": ([], {}),
+        "no variance: all pairs are of equal length": (pairs, dict.fromkeys(gaps, 0)),
+        "no variance: every pair has one result": (same, gaps),
+        "all ties": (ties, gaps),
         "no variance: every pair has one": ([Pair(p.id, p.cluster, 1.0, 0.0) for p in pairs], gaps),
-    }  # fmt: skip
+    }
     for reason, (some, lengths) in cases.items():
         found = length_control.controlled(some, lengths)
         assert (found["state"], found["rate"], found["low"]) == ("none", None, None)

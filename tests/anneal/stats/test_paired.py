@@ -21,8 +21,16 @@ def row(name: str, score: float | None, judge: str = "j1", **more: Any) -> Row:
     item = name.split("/")[0]
     dims = {} if score is None else {"tone": {"score": score}, "facts": {"score": score / 2}}
     outcome = "timeout" if score is None else "ok"
-    return {"id": name, "item": item, "type": "ad", "outcome": outcome, "score": score, "judge_id": judge,
-            "dims": dims, **more}  # fmt: skip
+    return {
+        "id": name,
+        "item": item,
+        "type": "ad",
+        "outcome": outcome,
+        "score": score,
+        "judge_id": judge,
+        "dims": dims,
+        **more,
+    }
 
 
 def pair(gaps: list[float], clusters: list[str]) -> Matched:

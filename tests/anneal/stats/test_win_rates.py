@@ -24,8 +24,18 @@ def asked(judge: Judge, n: int = 60, samples: int = 1, systems: tuple[str, ...] 
             for b in systems:
                 for sample in range(samples if a != b else 0):
                     verdict = judge(f"{a}/{k}", f"{b}/{k}")
-                    rows.append({"id": f"t{k:03}", "item": f"p{k // 4}", "first": a, "second": b, "sample": sample,
-                                 "verdict": verdict, "outcome": "ok", "judge_id": "j"})  # fmt: skip
+                    rows.append(
+                        {
+                            "id": f"t{k:03}",
+                            "item": f"p{k // 4}",
+                            "first": a,
+                            "second": b,
+                            "sample": sample,
+                            "verdict": verdict,
+                            "outcome": "ok",
+                            "judge_id": "j",
+                        }
+                    )
     return rows
 
 
@@ -165,8 +175,10 @@ def test_matrix_holds_every_two() -> None:
     rows = asked(fair, systems=("tuned", "base", "golden"))
     found = win_rates.matrix(rows, ("golden", "tuned", "base"))
     assert {name: sorted(row) for name, row in found.items()} == {
-        "golden": ["base", "tuned"], "tuned": ["base", "golden"], "base": ["golden", "tuned"],
-    }  # fmt: skip
+        "golden": ["base", "tuned"],
+        "tuned": ["base", "golden"],
+        "base": ["golden", "tuned"],
+    }
     assert found["tuned"]["base"]["mean"] == 0.75
     assert found["base"]["tuned"]["mean"] == 0.25
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from anneal import params
+from anneal.errors import Refusal
 from anneal.models import loading as models
-from anneal.params import Refusal
 from anneal.tiny import architecture
 from anneal.tiny.architecture import Base
 from anneal.tiny.sheet_corpus import Corpus

@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 
-from anneal.params import Refusal
+from anneal.errors import Refusal
 from anneal.tiny.documents import ANSWER, GIVEN
 from anneal.tiny.grammar_corpus import Grammar
 
 RULES = {
-    "word": ["sun", "moon", "star"], "digit": list("0123456789"), "pair": ["{k=word}={v=digit}"],
+    "word": ["sun", "moon", "star"],
+    "digit": list("0123456789"),
+    "pair": ["{k=word}={v=digit}"],
     "json": ['{{"{word}": {digit}}}'],
-}  # fmt: skip
+}
 COPY = {"weight": 3, "turns": ["say {x=word*2-4|, }", "{x}"], "probe": True}
 
 

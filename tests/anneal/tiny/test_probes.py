@@ -34,9 +34,7 @@ def test_a_word_that_is_wanted_twice_has_to_come_twice() -> None:
 
 def test_every_probe_has_its_cases_and_the_right_answer_meets_them(corpus: Corpus) -> None:
     found = probes.cases(corpus, "test", 40)
-    assert set(found) == {
-        "name", "ingredients", "skin", "ordered", "form", "form, name", "form, facts", "characters"
-    }  # fmt: skip
+    assert set(found) == {"name", "ingredients", "skin", "ordered", "form", "form, name", "form, facts", "characters"}
     checked = 0
     for name, asked in found.items():
         assert len(asked) == 40, name

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from anneal.params import Refusal
+from anneal.errors import Refusal
 from anneal.tiny.documents import ANSWER, END, GIVEN, START, STOP, Document
 from anneal.tiny.sheet_corpus import Corpus
 from tests.conftest import ROOT

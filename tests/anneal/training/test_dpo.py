@@ -12,21 +12,30 @@ import pytest
 from anneal import files
 from anneal.dataset import chat_template
 from anneal.decoding import generate
+from anneal.errors import Refusal
 from anneal.models import loading
-from anneal.params import Refusal
-from anneal.training import dpo, lm_head, loop, preference_eval
+from anneal.training import dpo, lm_head, loop, preference_eval, preference_pairs
 from tests import micro
 
 SETTINGS = dpo.Dpo(
-    beta=0.5, sft=0.0, lr=0.01, epochs=1, batch_size=4, accumulation=1, schedule="linear", warmup=0.0,
-    max_grad_norm=1.0, log_steps=1, eval_steps=2,
-)  # fmt: skip
+    beta=0.5,
+    sft=0.0,
+    lr=0.01,
+    epochs=1,
+    batch_size=4,
+    accumulation=1,
+    schedule="linear",
+    warmup=0.0,
+    max_grad_norm=1.0,
+    log_steps=1,
+    eval_steps=2,
+)
 WORDS = ["quick", "brown", "fox", "dog"]
 
 
 def pair(number: int) -> dict[str, Any]:
     dice = random.Random(number)
-    sides = {side: " ".join(dice.choice(WORDS) for _ in range(dice.randint(1, 9))) for side in dpo.SIDES}
+    sides = {side: " ".join(dice.choice(WORDS) for _ in range(dice.randint(1, 9))) for side in preference_pairs.SIDES}
     turns = {side: [{"role": "assistant", "content": words}] for side, words in sides.items()}
     prompt = [{"role": "user", "content": "say " * (number % 4 + 1)}]
     return {
@@ -52,11 +61,18 @@ def made(settings: dpo.Dpo, dropout: float = 0.3) -> Any:
     micro.lora(loading.load(dtype="float32"), Path("models/adapter"), lora_dropout=dropout)
     files.write("pairs.jsonl", [pair(number) for number in range(12)])
     tokenizer = loading.tokenizer()
-    pairs = dpo.encode("pairs.jsonl", tokenizer, 512)
+    pairs = preference_pairs.encode("pairs.jsonl", tokenizer, 512)
     policy = loop.learner(Path("models/base"), Path("models/adapter"), "float32", "none", pairs.longest())
     shared = loop.arguments("float32", False, 3, Path("out"))
     trainer = dpo.trainer(
-        settings, 3, pairs, dpo.Pairs([], {}), shared, model=policy, processing_class=tokenizer, callbacks=[]
+        settings,
+        3,
+        pairs,
+        preference_pairs.Pairs([], {}),
+        shared,
+        model=policy,
+        processing_class=tokenizer,
+        callbacks=[],
     )
     return trainer, pairs, tokenizer
 
@@ -65,17 +81,17 @@ def batch(trainer: Any, numbers: range) -> dict[str, Any]:
     return dict(trainer.data_collator([trainer.train_dataset[n] for n in numbers]))
 
 
-def sums(policy: Any, pairs: dpo.Pairs) -> list[float]:
+def sums(policy: Any, pairs: preference_pairs.Pairs) -> list[float]:
     """All chosen ones, then all rejected ones."""
     found = preference_eval.score(policy.eval(), pairs)
-    return [row[side] for side in dpo.SIDES for row in found]
+    return [row[side] for side in preference_pairs.SIDES for row in found]
 
 
 def test_a_pair_is_encoded_as_training_encodes_each_side(ready: Any) -> None:
     _, pairs, tokenizer = ready
     assert len(pairs.rows) == 12
     for number, row in enumerate(pairs.rows):
-        for side in dpo.SIDES:
+        for side in preference_pairs.SIDES:
             one = chat_template.encode(tokenizer, pair(number)["prompt"], pair(number)[side])
             assert row["prompt"] + row[side] == one.ids
             assert row[side] == [label for label in one.labels if label != chat_template.IGNORE]
@@ -98,16 +114,16 @@ def test_nothing_is_cut(ready: Any, toy: Path) -> None:
     _, pairs, tokenizer = ready
     longest = pairs.longest()
     files.write("pairs.jsonl", [pair(number) for number in range(12)])
-    assert len(dpo.encode("pairs.jsonl", tokenizer, longest).rows) == 12
+    assert len(preference_pairs.encode("pairs.jsonl", tokenizer, longest).rows) == 12
     with pytest.raises(Refusal, match=rf"pairs.jsonl: p\d+: {longest} tokens, the model holds {longest - 1}; lower"):
-        dpo.encode("pairs.jsonl", tokenizer, longest - 1)
+        preference_pairs.encode("pairs.jsonl", tokenizer, longest - 1)
 
 
 def test_a_pair_that_cannot_be_masked_is_counted(toy: Path) -> None:
     tokenizer = micro.tokenizer()
     bad = {**pair(1), "rejected": [{"role": "user", "content": "no"}]}
     files.write("pairs.jsonl", [pair(0), bad])
-    found = dpo.encode("pairs.jsonl", tokenizer, 512)
+    found = preference_pairs.encode("pairs.jsonl", tokenizer, 512)
     assert [row["id"] for row in found.rows] == ["p0"]
     assert found.refused == {"the completion does not end with an assistant turn": 1}
 
@@ -125,7 +141,7 @@ def test_the_reference_is_the_adapter_and_not_the_base(ready: Any) -> None:
     inputs = batch(trainer, range(4))
     policy.train()
     reference = torch.cat(trainer.compute_ref_log_probs(policy, inputs)).tolist()
-    four = dpo.Pairs(pairs.rows[:4], {})
+    four = preference_pairs.Pairs(pairs.rows[:4], {})
     assert reference == pytest.approx(sums(policy, four), rel=1e-4)
     with policy.disable_adapter():
         base = sums(policy, four)
@@ -150,7 +166,7 @@ def test_the_loss_is_the_one_of_the_papers(toy: Path, sft: float) -> None:
         for name, weight in trainer.model.named_parameters():
             if ".default." in name and "lora_B" in name:
                 weight.mul_(1.5)
-    rows = dpo.Pairs(pairs.rows[:4], {})
+    rows = preference_pairs.Pairs(pairs.rows[:4], {})
     now = preference_eval.score(trainer.model.eval(), rows)
     trainer.model.set_adapter("ref")
     then = preference_eval.score(trainer.model, rows)
@@ -190,7 +206,9 @@ def test_a_model_that_bends_its_logits_keeps_trls_head(ready: Any) -> None:
 
 
 SIDED = {"prompt": [1], "chosen": [1] * 4, "rejected": [1] * 2}
-PAIRS = dpo.Pairs([{"id": f"p{n}", "item": f"i{n}", "kind": ("a", "b")[n % 2], **SIDED} for n in range(4)], {})
+PAIRS = preference_pairs.Pairs(
+    [{"id": f"p{n}", "item": f"i{n}", "kind": ("a", "b")[n % 2], **SIDED} for n in range(4)], {}
+)
 
 
 def test_held_out_preference() -> None:
@@ -207,7 +225,7 @@ def test_held_out_preference() -> None:
 
 
 def test_no_pairs_give_no_figure() -> None:
-    found = preference_eval.preference(dpo.Pairs([], {}), [], [])
+    found = preference_eval.preference(preference_pairs.Pairs([], {}), [], [])
     assert found["n"] == 0
     assert found["before"]["sum"]["all"]["reason"] == "empty: there is nothing to measure"
 

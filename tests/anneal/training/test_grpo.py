@@ -11,15 +11,28 @@ import pytest
 
 from anneal.dataset import chat_template
 from anneal.decoding import generate
-from anneal.params import Refusal
-from anneal.training import groups, grpo
+from anneal.errors import Refusal
+from anneal.training import grpo
 from tests import micro
 
 SETTINGS = grpo.Grpo(
-    beta=0.0, lr=0.01, steps=3, prompts=4, samples=3, batch_size=6, temperature=1.0, max_new_tokens=6,
-    loss_type="dapo", scale_rewards="group", schedule="linear", warmup=0.0, max_grad_norm=1.0,
-    log_steps=1, save_steps=2, use_vllm=False,
-)  # fmt: skip
+    beta=0.0,
+    lr=0.01,
+    steps=3,
+    prompts=4,
+    samples=3,
+    batch_size=6,
+    temperature=1.0,
+    max_new_tokens=6,
+    loss_type="dapo",
+    scale_rewards="group",
+    schedule="linear",
+    warmup=0.0,
+    max_grad_norm=1.0,
+    log_steps=1,
+    save_steps=2,
+    use_vllm=False,
+)
 
 
 def changed(**values: Any) -> grpo.Grpo:
@@ -50,7 +63,7 @@ def test_a_run_in_which_nothing_moved_is_refused() -> None:
 def test_a_step_holds_whole_groups_and_an_epoch_every_prompt_once() -> None:
     epochs = []
     for epoch in range(3):
-        order = groups.Groups(10, 4, 3, 2, 7, lambda now=epoch: now)  # type: ignore[misc]
+        order = grpo.Groups(10, 4, 3, 2, 7, lambda now=epoch: now)  # type: ignore[misc]
         found = list(order)
         assert len(found) == len(order) == 48  # two whole steps of 4 x 3, each twice: 10 prompts are no three steps
         assert found[:12] == found[12:24]
@@ -60,7 +73,7 @@ def test_a_step_holds_whole_groups_and_an_epoch_every_prompt_once() -> None:
         assert [row for row in drawn for _ in range(3)] == [*found[:12], *found[24:36]]
         epochs.append(found)
     assert epochs[0] != epochs[1] != epochs[2]
-    assert list(groups.Groups(10, 4, 3, 2, 7, lambda: 1)) == epochs[1], "a resumed run finds the same epoch"
+    assert list(grpo.Groups(10, 4, 3, 2, 7, lambda: 1)) == epochs[1], "a resumed run finds the same epoch"
 
 
 def standing(step: int, weights: Any) -> Any:
@@ -80,7 +93,7 @@ PROMPTS = [[{"role": "user", "content": words}] for words in ("the fox", "the fo
 def test_samples_hang_on_step_and_row_and_end_in_a_stop(world: tuple[Any, Any]) -> None:
     weights, tokenizer = world
     weights.generation_config.temperature = 0.01  # a model's own settings have no say
-    draw = groups.rollout(tokenizer, 1.0, 40, 42)
+    draw = grpo.rollout(tokenizer, 1.0, 40, 42)
     first, again, later = (draw(PROMPTS, standing(step, weights)) for step in (3, 3, 4))
     assert first == again
     assert first["completion_ids"] != later["completion_ids"]
@@ -120,14 +133,14 @@ def test_a_reward_sees_the_record_the_text_and_whether_it_ended(world: tuple[Any
 def test_prompts_of_vllm_must_be_ours(world: tuple[Any, Any]) -> None:
     _, tokenizer = world
     records = [{"id": "r1", "prompt": PROMPTS[0]}]
-    groups.prove(tokenizer, records)
+    grpo.prove(tokenizer, records)
     with pytest.raises(Refusal, match=r"r2: align.grpo.use_vllm would start from other tokens; set false"):
-        groups.prove(tokenizer, [*records, {"id": "r2", "prompt": [{"role": "user", "content": "<|im_end|> x"}]}])
+        grpo.prove(tokenizer, [*records, {"id": "r2", "prompt": [{"role": "user", "content": "<|im_end|> x"}]}])
 
 
 def test_only_the_temperature_bends_what_is_drawn() -> None:
     """A log-probability is taken at the temperature, and of every token: a cut vocabulary would make it another."""
-    settings = generate.Decode.model_validate({**groups.PLAIN, "temperature": 0.7, "max_new_tokens": 5})
+    settings = generate.Decode.model_validate({**grpo.PLAIN, "temperature": 0.7, "max_new_tokens": 5})
     assert (settings.top_k, settings.top_p, settings.repetition_penalty, settings.num_beams) == (0, 1.0, 1.0, 1)
     assert settings.do_sample
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from anneal.params import Refusal
+from anneal.errors import Refusal
 from anneal.training import launch
 from tests import micro
 from tests.conftest import ROOT
@@ -78,8 +78,9 @@ def test_two_processes_train_one_adapter(tmp_path: Path) -> None:
 
 
 TOY = """
-from stages.lib import launch
-from stages.lib.params import Refusal, run
+from anneal.training import launch
+from anneal.errors import Refusal
+from anneal.stage import run
 
 
 def main(processes: int) -> None:

@@ -1,0 +1,7 @@
+"""The error of a user: one line that says where, what and what to do."""
+
+from __future__ import annotations
+
+
+class Refusal(Exception):
+    """Something the user can put right: one line that says where, what and what to do. The stage exits with 1."""
