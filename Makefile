@@ -8,7 +8,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help setup repro report verify rejudge seeds judge-card blind label unblind blind-serve test lint recipe base lock bench
+.PHONY: help setup repro report verify rejudge seeds judge-card blind label unblind blind-serve test lint deps recipe base lock bench
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ blind-serve: setup ## hand these pages out on this machine and keep the votes in
 
 unblind: setup ## open the key and count: reports/metrics/human.json
 	@python -m commands.blind unblind
+
+deps: setup ## write the code deps of dvc.yaml from the imports
+	@python -m commands.deps
 
 lint: setup ## ruff and mypy
 	ruff check anneal commands stages tests bench

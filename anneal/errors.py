@@ -3,5 +3,5 @@
 from __future__ import annotations
 
 
-class Refusal(Exception):
+class UserError(Exception):
     """Something the user can put right: one line that says where, what and what to do. The stage exits with 1."""

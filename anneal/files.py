@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 
 
 def root() -> Path:
@@ -24,16 +24,13 @@ def work(name: str) -> Path:
     return folder
 
 
-Record = dict[str, Any]
-
-
-def read(path: str | Path, *keys: str) -> list[Record]:
+def read(path: str | Path, *keys: str) -> list[Any]:
     """All records of a file; each must be an object that holds `keys`. Refuses with file, line and column."""
-    records: list[Record] = []
+    records: list[Any] = []
     try:
         lines = Path(path).read_bytes().split(b"\n")
     except FileNotFoundError:
-        raise Refusal(f"{path}: no such file; `dvc repro` makes it") from None
+        raise UserError(f"{path}: no such file; `dvc repro` makes it") from None
     for number, raw in enumerate(lines, 1):
         if not raw.strip():
             continue
@@ -42,31 +39,31 @@ def read(path: str | Path, *keys: str) -> list[Record]:
             if b"\\ud" in raw.lower():  # half a pair of surrogates is JSON, and no text that could be written again
                 json.dumps(record, ensure_ascii=False).encode()
         except UnicodeEncodeError as err:
-            raise Refusal(
+            raise UserError(
                 f"{path}:{number}: \\u{ord(str(err.object)[err.start]):x} is half a character; remove it"
             ) from None
         except RecursionError:
-            raise Refusal(f"{path}:{number}: nested too deeply to be read; a record is an object of values") from None
+            raise UserError(f"{path}:{number}: nested too deeply to be read; a record is an object of values") from None
         except UnicodeDecodeError as err:
-            raise Refusal(f"{path}:{number}:{err.start + 1}: not UTF-8; save the file as UTF-8") from None
+            raise UserError(f"{path}:{number}:{err.start + 1}: not UTF-8; save the file as UTF-8") from None
         except json.JSONDecodeError as err:
-            raise Refusal(f"{path}:{number}:{err.colno}: not JSON: {err.msg}") from None
+            raise UserError(f"{path}:{number}:{err.colno}: not JSON: {err.msg}") from None
         if not isinstance(record, dict):
-            raise Refusal(f"{path}:{number}:1: expected an object, got {type(record).__name__}")
+            raise UserError(f"{path}:{number}:1: expected an object, got {type(record).__name__}")
         for key in keys:
             if key not in record or record[key] in (None, "", [], {}):
                 name = record.get("id", "this record")
-                raise Refusal(f"{path}:{number}: {key!r} is missing or empty in {name!r}; add it")
+                raise UserError(f"{path}:{number}: {key!r} is missing or empty in {name!r}; add it")
         records.append(record)
     return records
 
 
 def read_json(path: str | Path) -> Any:
-    """One value (a metrics file); Refusal where the stage that writes it has not run."""
+    """One value (a metrics file); UserError where the stage that writes it has not run."""
     try:
         return json.loads(Path(path).read_text("utf-8"))
     except FileNotFoundError:
-        raise Refusal(f"{path}: no such file; `dvc repro` makes it") from None
+        raise UserError(f"{path}: no such file; `dvc repro` makes it") from None
 
 
 def _replace(path: Path, fill: Callable[[Path], None]) -> None:
@@ -89,7 +86,7 @@ def write_text(path: str | Path, text: str) -> None:
     _replace(Path(path), fill)
 
 
-def write(path: str | Path, records: Iterable[Record]) -> None:
+def write(path: str | Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Write records, one a line, keys sorted, so that the same records give the same bytes."""
     write_text(path, "".join(json.dumps(r, ensure_ascii=False, sort_keys=True) + "\n" for r in records))
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 
 PARAMS = Path("params.yaml")
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -44,12 +44,12 @@ def load(path: Path = PARAMS) -> dict[str, Any]:
     try:
         values = YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise Refusal(f"{path}: no such file; run from the top of the checkout, or `make recipe NAME=...`") from None
+        raise UserError(f"{path}: no such file; run from the top of the checkout, or `make recipe NAME=...`") from None
     except MarkedYAMLError as err:
         place = f"{path}:{err.problem_mark.line + 1}:{err.problem_mark.column + 1}" if err.problem_mark else str(path)
-        raise Refusal(f"{place}: not YAML: {err.problem}") from None
+        raise UserError(f"{place}: not YAML: {err.problem}") from None
     if not isinstance(values, dict):
-        raise Refusal(f"{path}: expected keys and values")
+        raise UserError(f"{path}: expected keys and values")
     return values
 
 
@@ -77,9 +77,9 @@ def pick(main: Callable[..., None], path: Path = PARAMS, values: dict[str, Any] 
         if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
             continue
         if name not in values:
-            raise Refusal(f"{path}: {name}: missing; see recipes/ for a complete file")
+            raise UserError(f"{path}: {name}: missing; see recipes/ for a complete file")
         try:
             picked[name] = TypeAdapter(hints[name]).validate_python(values[name])
         except ValidationError as err:
-            raise Refusal(_explain(path, name, hints[name], err)) from None
+            raise UserError(_explain(path, name, hints[name], err)) from None
     return picked

@@ -8,23 +8,23 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 
 _HEADING = re.compile(r"^# (System|User)\s*$", re.M)
 
 
 class Prompt:
-    """One prompt file. Raises Refusal for a stray `$`, a missing file, or (on render) an unknown slot."""
+    """One prompt file. Raises UserError for a stray `$`, a missing file, or (on render) an unknown slot."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
             self.text = self.path.read_text("utf-8")
         except FileNotFoundError:
-            raise Refusal(f"{self.path}: no such prompt file; a recipe needs one per name") from None
+            raise UserError(f"{self.path}: no such prompt file; a recipe needs one per name") from None
         for match in Template.pattern.finditer(self.text):
             if match["invalid"] is not None:
-                raise Refusal(f"{self.path}:{self._line(match.start())}: a lone '$'; write $$ for a dollar sign")
+                raise UserError(f"{self.path}:{self._line(match.start())}: a lone '$'; write $$ for a dollar sign")
         self.slots = {m["named"] or m["braced"] for m in Template.pattern.finditer(self.text)} - {None}
 
     def _line(self, offset: int) -> int:
@@ -37,7 +37,7 @@ class Prompt:
             if name is not None and name not in values:
                 near = difflib.get_close_matches(name, values, 1)
                 hint = f"did you mean ${near[0]}?" if near else f"known: {', '.join(sorted(values))}"
-                raise Refusal(f"{self.path}:{self._line(match.start())}: unknown slot ${name}; {hint}")
+                raise UserError(f"{self.path}:{self._line(match.start())}: unknown slot ${name}; {hint}")
         return Template(self.text).substitute(values)
 
     def messages(self, **values: str) -> list[dict[str, str]]:
@@ -55,7 +55,7 @@ def folder(path: str | Path) -> dict[str, Prompt]:
     """All prompts of a folder by file stem, in name order."""
     found = {p.stem: Prompt(p) for p in sorted(Path(path).glob("*.md"))}
     if not found:
-        raise Refusal(f"{path}: holds no .md prompt; a recipe needs one folder a stage")
+        raise UserError(f"{path}: holds no .md prompt; a recipe needs one folder a stage")
     return found
 
 

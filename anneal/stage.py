@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from anneal import privacy
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.files import root, work
 from anneal.params import PARAMS, Privacy, _explain, load, pick
 
@@ -43,10 +43,10 @@ def _arguments(main: Callable[..., None], words: list[str]) -> list[str]:
     hints = typing.get_type_hints(main)
     wanted = [n for n, p in inspect.signature(main).parameters.items() if p.kind is inspect.Parameter.POSITIONAL_ONLY]
     if len(words) != len(wanted):
-        raise Refusal(f"expected {len(wanted)} argument(s) {wanted}, got {words}; see --help")
+        raise UserError(f"expected {len(wanted)} argument(s) {wanted}, got {words}; see --help")
     for name, word in zip(wanted, words, strict=True):
         if word not in typing.get_args(hints[name]):
-            raise Refusal(f"{name}: one of {', '.join(typing.get_args(hints[name]))}, got {word!r}")
+            raise UserError(f"{name}: one of {', '.join(typing.get_args(hints[name]))}, got {word!r}")
     return words
 
 
@@ -55,10 +55,10 @@ def _guard(values: dict[str, Any], path: Path = PARAMS) -> None:
     try:
         local_only = Privacy.model_validate(values.get("privacy")).local_only
     except ValidationError as err:
-        raise Refusal(_explain(path, "privacy", Privacy, err)) from None
-    privacy.guard(local_only, Refusal)
+        raise UserError(_explain(path, "privacy", Privacy, err)) from None
+    privacy.guard(local_only, UserError)
     if local_only:
-        privacy.refuse_remote(root(), Refusal)
+        privacy.refuse_remote(root(), UserError)
 
 
 def _lock(stage: str) -> Any:
@@ -69,7 +69,7 @@ def _lock(stage: str) -> Any:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         handle.seek(0)
-        raise Refusal(f"{stage} is still running here as process {handle.read()}; wait for it or stop it") from None
+        raise UserError(f"{stage} is still running here as process {handle.read()}; wait for it or stop it") from None
     handle.truncate(0)
     handle.write(str(os.getpid()))
     handle.flush()
@@ -103,7 +103,7 @@ def run(main: Callable[..., None]) -> None:
         main(*words, **picked)
         lock.close()
         code = 0
-    except Refusal as err:
+    except UserError as err:
         print(f"{stage}: {err}", file=sys.stderr)
     except KeyboardInterrupt:
         code = 130

@@ -25,19 +25,19 @@ Pairs = set[tuple[int, int]]
 
 
 def corpus(count: int) -> list[str]:
-    dice = random.Random(1)
+    rng = random.Random(1)
     alphabet = [chr(0x4E00 + number) for number in range(3000)]
     weights = [1 / (rank + 3) for rank in range(len(alphabet))]
-    return ["".join(dice.choices(alphabet, weights, k=dice.randint(40, 140))) for _ in range(count)]
+    return ["".join(rng.choices(alphabet, weights, k=rng.randint(40, 140))) for _ in range(count)]
 
 
 def plant(texts: list[str], threshold: float) -> tuple[list[str], Pairs]:
     """The texts with edited copies at their end, and the pairs that should be found."""
-    dice, copies, wanted = random.Random(2), list[str](), set()
-    for origin in dice.sample(range(len(texts)), len(texts) // 50):
+    rng, copies, wanted = random.Random(2), list[str](), set()
+    for origin in rng.sample(range(len(texts)), len(texts) // 50):
         letters = list(texts[origin])
-        for place in dice.sample(range(len(letters)), max(1, len(letters) // 50)):
-            letters[place] = dice.choice("天地玄黄宇宙洪荒")
+        for place in rng.sample(range(len(letters)), max(1, len(letters) // 50)):
+            letters[place] = rng.choice("天地玄黄宇宙洪荒")
         if similarity.jaccard(texts[origin], "".join(letters)) >= threshold:
             wanted.add((origin, len(texts) + len(copies)))
         copies.append("".join(letters))

@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from anneal import files, params
-from anneal.errors import Refusal
-from anneal.files import Record
+from anneal.errors import UserError
 from anneal.human import ballot, tally, vote_records, vote_server
-from anneal.records import answered
+from anneal.records import Record, answered
 from anneal.systems import SYSTEMS
 
 FOLDER, VOTES, METRIC = Path("reports/blind"), Path("data/human"), Path("reports/metrics/human.json")
@@ -31,19 +30,19 @@ FILES = {"pairs": ("index.html", "key.json"), "label": ("label.html", "label_key
 
 
 def texts(records: Sequence[Record], systems: Sequence[str]) -> dict[str, dict[str, str]]:
-    """What each system said to each record; golden is the completion. Refusal where a system lacks a record."""
-    return {system: answered(system, records) for system in systems}
+    """What each system said to each record; golden is the completion. UserError where a system lacks a record."""
+    return {system: answered(system, records, files.read, surplus=True) for system in systems}
 
 
 def store(made: ballot.Sheet, args: argparse.Namespace) -> None:
     """Write page and key; a key that votes were cast on is not thrown away by accident."""
     page, key = (FOLDER / name for name in FILES[made.key["kind"]])
     if not made.key["entries"]:
-        raise Refusal(f"--n: at least 1, got {args.n}")
+        raise UserError(f"--n: at least 1, got {args.n}")
     if key.is_file() and (old := ballot.seal(key.read_text("utf-8"))) != made.name and not args.force:
         cast = sum(vote.sheet == old for vote in vote_records.read(VOTES))
         if cast:
-            raise Refusal(
+            raise UserError(
                 f"{key}: {cast} votes were cast on this sheet, and a new one ends it; count them first "
                 "(make unblind), then add --force (make: FORCE=1)"
             )
@@ -64,7 +63,7 @@ def build(args: argparse.Namespace) -> None:
     for word in args.pair or ["tuned:base"]:
         first, _, second = word.partition(":")
         if first == second or not {first, second} <= set(SYSTEMS):
-            raise Refusal(f"--pair: two of {', '.join(SYSTEMS)} with a colon between them, got {word!r}")
+            raise UserError(f"--pair: two of {', '.join(SYSTEMS)} with a colon between them, got {word!r}")
         pairs.append((first, second))
     found = texts(records, sorted({name for pair in pairs for name in pair}))
     seed = params.load().get("seed", 0)
@@ -81,19 +80,19 @@ def label(args: argparse.Namespace) -> None:
 
 
 def there() -> dict[str, tuple[str, dict[str, Any]]]:
-    """The sheets of this checkout, by kind: name and key; Refusal where a page is that of another key."""
+    """The sheets of this checkout, by kind: name and key; UserError where a page is that of another key."""
     found = {}
     for kind, (page, key) in FILES.items():
         if not (FOLDER / key).is_file():
             continue
         raw = (FOLDER / key).read_text("utf-8")
         if (FOLDER / page).is_file() and ballot.seal(raw) not in (FOLDER / page).read_text("utf-8"):
-            raise Refusal(
+            raise UserError(
                 f"{FOLDER / key}: not the key of {FOLDER / page}; somebody edited one of them, build both anew"
             )
         found[kind] = (ballot.seal(raw), json.loads(raw))
     if not found:
-        raise Refusal(f"{FOLDER}: no sheet here; make blind N=40, or make label N=20")
+        raise UserError(f"{FOLDER}: no sheet here; make blind N=40, or make label N=20")
     return found
 
 
@@ -121,7 +120,7 @@ def unblind(_: argparse.Namespace) -> None:
         else:
             numbers[kind] = tally.label(key, votes, judged(key), name, values.get("seed", 0))
     if not numbers:
-        raise Refusal(f"{VOTES}: no vote on the present sheet; put exported files there, or make blind-serve")
+        raise UserError(f"{VOTES}: no vote on the present sheet; put exported files there, or make blind-serve")
     files.write_json(METRIC, numbers)
     print("\n".join([*(line for kind, found in numbers.items() for line in tally.lines(kind, found)), str(METRIC)]))
 
@@ -169,7 +168,7 @@ def main() -> int:
     args = parser().parse_args()
     try:
         args.run(args)
-    except Refusal as err:
+    except UserError as err:
         print(f"blind: {err}", file=sys.stderr)
         return 1
     return 0

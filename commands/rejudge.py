@@ -15,22 +15,19 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from anneal import files, params, privacy
 from anneal.checks import facts
-from anneal.errors import Refusal
-from anneal.files import Record
+from anneal.errors import UserError
 from anneal.history.revision import Old
 from anneal.judging import grading, rubric
 from anneal.judging.grading import BEST, WORST, Judge
-from anneal.records import answered
+from anneal.records import Metrics, Record, answered
 from anneal.stats import bradley_terry, intervals, judge_drift, missing, paired
 from anneal.stats.paired import scored
 from anneal.systems import MODELS, SYSTEMS
 
 OUT = Path("reports/rejudged.json")
-Numbers = dict[str, Any]
 Rows = dict[str, list[Record]]  # system -> texts, or judgements
 
 
@@ -39,9 +36,11 @@ def declared(judge: Judge, recipe: str, rules: facts.Rules, types: dict[str, str
 
 
 def texts(read: Callable[[str], list[Record]]) -> Rows:
-    """What is to be judged. Refusal where a record has no answer."""
+    """What is to be judged. UserError where a record has no answer."""
     records = read("data/test.jsonl")
-    found = {system: texts for system in ("golden", *MODELS) if (texts := answered(system, records, read))}
+    found = {
+        system: texts for system in ("golden", *MODELS) if (texts := answered(system, records, read, surplus=True))
+    }
     head = ("id", "item", "type", "facts")
     return {s: [{**{k: r[k] for k in head}, "text": found[s][r["id"]]} for r in records] for s in found}
 
@@ -62,7 +61,7 @@ class Today:
         types = self.values["types"]
         kinds = {text["type"] for part in given.values() for text in part}
         if absent := sorted(kinds - (self.rubrics.keys() & types.keys())):
-            raise Refusal(f"prompts/{self.recipe}/judge: no rubric names the type {absent[0]}; add it to one")
+            raise UserError(f"prompts/{self.recipe}/judge: no rubric names the type {absent[0]}; add it to one")
         return {s: grading.grade(part, self.rubrics, types, self.known, self.judge) for s, part in given.items()}
 
     def ids(self) -> dict[str, str]:
@@ -70,7 +69,7 @@ class Today:
         return {r.path.stem: grading.judge_id(self.judge, r, types, self.known) for r in self.rubrics.values()}
 
 
-def column(rows: Sequence[Record]) -> Numbers:
+def column(rows: Sequence[Record]) -> Metrics:
     """One system: n, n_scored, mean with its interval over items, and the mean if failures were worst or best."""
     part = [row for row in rows if row["outcome"] == "ok"]
     found = intervals.mean([row["score"] for row in part], [row["item"] for row in part]).row()
@@ -90,12 +89,12 @@ def alike(now: Sequence[Record], then: Sequence[Record]) -> set[str]:
     return {text["id"] for text in then if ours.get(text["id"]) == (text["type"], text["facts"])}
 
 
-def experiment(name: str, today: Today) -> tuple[Numbers, list[Record]]:
+def experiment(name: str, today: Today) -> tuple[Metrics, list[Record]]:
     """One old revision: its columns, how far the working tree is from it, and what the new judge did to its scores;
     and the judgements of its tuned answers to what the working tree asks as well."""
     old = Old(name)
     if (recipe := old.params().get("recipe")) != today.recipe:
-        raise Refusal(f"{name}: of recipe {recipe}, the working tree is of {today.recipe}; make recipe NAME={recipe}")
+        raise UserError(f"{name}: of recipe {recipe}, the working tree is of {today.recipe}; make recipe NAME={recipe}")
     # A revision from before there was an aligned model does not name its file.
     then = texts(lambda path: old.rows(path) if old.has(path) or "aligned" not in path else [])
     before = {system: old.rows(f"data/judgements/{system}.jsonl") for system in then}
@@ -110,14 +109,14 @@ def experiment(name: str, today: Today) -> tuple[Numbers, list[Record]]:
     return {"revision": old.revision, "n": len(then["golden"]), **columns, "to_now": gap, "drift": moved}, theirs
 
 
-def standing(every: Mapping[str, Sequence[Record]], tie: float) -> Numbers:
+def standing(every: Mapping[str, Sequence[Record]], tie: float) -> Metrics:
     """Strengths of all systems under one judge, and the matrix of who beats whom, which always exists."""
     scores = {name: {r["id"]: r["score"] for r in rows if r["outcome"] == "ok"} for name, rows in every.items()}
     games = list(bradley_terry.scored(scores, {r["id"]: r["item"] for rows in every.values() for r in rows}, tie))
     return {**bradley_terry.strengths(games, list(every)), "matrix": bradley_terry.matrix(games)}
 
 
-def rejudge(names: Sequence[str]) -> Numbers:
+def rejudge(names: Sequence[str]) -> Metrics:
     today, exps = Today(), {}
     every: dict[str, Sequence[Record]] = dict(today.rows)
     for name in dict.fromkeys(names):
@@ -133,7 +132,7 @@ def rejudge(names: Sequence[str]) -> Numbers:
     }
 
 
-def show(found: Numbers) -> None:
+def show(found: Metrics) -> None:
     """The table and what the new judge did, for the terminal."""
     from rich.console import Console
     from rich.table import Table
@@ -165,12 +164,12 @@ def main() -> int:
     load_dotenv(files.root() / ".env")
     try:
         local_only = bool((params.load().get("privacy") or {}).get("local_only"))
-        privacy.guard(local_only, Refusal)
+        privacy.guard(local_only, UserError)
         if local_only:
-            privacy.refuse_remote(files.root(), Refusal)
+            privacy.refuse_remote(files.root(), UserError)
         found = rejudge(names)
         files.write_json(OUT, found)
-    except Refusal as err:
+    except UserError as err:
         print(f"rejudge: {err}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

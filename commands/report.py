@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from anneal import files, html
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.history import revision
 from anneal.history.revision import Snapshot
 from anneal.html import Safe, el
@@ -133,7 +133,7 @@ def main() -> int:
         files.write_text(PAGE, page(now, old))
         files.write_text(SUMMARY, summary.summary(now, old))
         closed = gate.reasons(now, old, least, most)
-    except Refusal as err:
+    except UserError as err:
         print(f"report: {err}", file=sys.stderr)
         return 1
     show(now)

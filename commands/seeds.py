@@ -16,7 +16,7 @@ import sys
 from typing import Any
 
 from anneal import files, params
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.history import dvc_lock, revision, seed_noise
 from anneal.history.seed_noise import METRIC, Rows
 
@@ -54,27 +54,27 @@ def extra(seed: int, lock: str) -> tuple[str, Rows]:
             "align.method=none",
             *targets,
         ):
-            raise Refusal(
+            raise UserError(
                 f"{name}: did not finish, see above; files that are new have to be known to git (git add); "
                 "run again to go on"
             )
     found = revision.Old(name)
     made = found.text(str(dvc_lock.LOCK))
     if seed_noise.of(made) != of or seed_noise.seed(dvc_lock.parse(made)) != seed:
-        raise Refusal(f"{name}: made of other inputs than those here; `dvc exp remove {name}` and run again")
+        raise UserError(f"{name}: made of other inputs than those here; `dvc exp remove {name}` and run again")
     return found.revision, seed_noise.at(found)
 
 
 def measure(n: int) -> dict[str, Any]:
-    """The band of `n` runs. Refusal where the working tree holds other results than its params and code give."""
+    """The band of `n` runs. UserError where the working tree holds other results than its params and code give."""
     lock, values = dvc_lock.text(), params.load()
     entries = dvc_lock.parse(lock)
     targets = seed_noise.targets(entries)
     changed = dvc("status", "--quiet", "--with-deps", *targets)
     if changed == CHANGED:
-        raise Refusal("the results here are not those of params.yaml and the code as they are; `dvc repro` first")
+        raise UserError("the results here are not those of params.yaml and the code as they are; `dvc repro` first")
     if changed:
-        raise Refusal("`dvc status` failed, see above")
+        raise UserError("`dvc status` failed, see above")
     own = seed_noise.seed(entries)
     runs, rows = {str(own): ""}, {own: seed_noise.here()}
     for seed in range(own + 1, own + n):
@@ -89,10 +89,10 @@ def main() -> int:
     args = parser.parse_args()
     try:
         if args.n < 2:
-            raise Refusal(f"--n: at least 2, got {args.n}; one run shows no noise")
+            raise UserError(f"--n: at least 2, got {args.n}; one run shows no noise")
         found = measure(args.n)
         files.write_json(METRIC, found)
-    except Refusal as err:
+    except UserError as err:
         print(f"seeds: {err}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

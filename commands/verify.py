@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 from anneal import files, params
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.history import byte_diff, dvc_lock, seed_noise
 from anneal.history.dvc_lock import Entry
 
@@ -138,7 +138,7 @@ def band(lock: str) -> Line:
         return "unchecked", "seeds", "of other inputs than those here, so that no page uses it; make seeds"
     try:
         fresh = seed_noise.again(stored, dvc_lock.parse(lock))
-    except Refusal as err:
+    except UserError as err:
         return "unchecked", "seeds", str(err)
     with tempfile.TemporaryDirectory(prefix="verify-") as folder:
         files.write_json(f"{folder}/seeds.json", fresh)  # as it was written: rounded, keys in order
@@ -173,7 +173,7 @@ def main() -> int:
         for found, name, words in lines():
             counts[found] = counts.get(found, 0) + 1
             print(f"{found:14}  {name}: {words}", flush=True)
-    except Refusal as err:
+    except UserError as err:
         print(f"verify: {err}", file=sys.stderr)
         return 1
     print(", ".join(f"{n} {found}" for found, n in counts.items()))

@@ -28,10 +28,10 @@ from anneal.checks import density, facts, text_checks
 from anneal.dataset import chat_template
 from anneal.decoding import constrained, escalation, generate
 from anneal.decoding.escalation import Candidate, Rung
-from anneal.errors import Refusal
-from anneal.files import Record
+from anneal.errors import UserError
 from anneal.models import loading, reward_model
 from anneal.params import Count, Section
+from anneal.records import Record
 from anneal.stage import run
 
 FIRST = ("data/answers/aligned.jsonl", "data/answers/tuned.jsonl")  # models/merged wrote the first that is not empty
@@ -141,17 +141,17 @@ def ranking(accept: Accept, threads: int) -> escalation.Reward | None:
     if accept.rank == "likelihood":
         return None
     if not accept.temperatures:
-        raise Refusal("params.yaml: accept.rank: reward has no candidates to rank; add one to accept.temperatures")
+        raise UserError("params.yaml: accept.rank: reward has no candidates to rank; add one to accept.temperatures")
     loading.threads(threads)
     if not (scorer := reward_model.load()):
-        raise Refusal("params.yaml: accept.rank: reward needs a reward model; raise reward.epochs, or set likelihood")
+        raise UserError("params.yaml: accept.rank: reward needs a reward model; raise reward.epochs, or set likelihood")
     return lambda records, texts: scorer.score([record["prompt"] for record in records], texts)
 
 
 def possible(accept: Accept, answer: Answer, folder: str) -> dict[str, Any] | None:
     """The JSON schema that the constrained rung needs; refuses what can never work before anything is loaded."""
     if accept.constrained and answer.decode.num_beams > 1:
-        raise Refusal(
+        raise UserError(
             f"params.yaml: accept.constrained: true excludes answer.decode.num_beams: {answer.decode.num_beams}: "
             "a grammar cannot follow beams; set one to false or the other to 1"
         )
@@ -172,10 +172,10 @@ def main(accept: Accept, answer: Answer, rules: facts.Rules, seed: int, threads:
     rungs = [escalation.given(test, answers[where], drawn, where), *sampler.rungs()]
     rungs += [escalation.neighbours(train, accept.candidates)] if accept.fallback else []
     likely = density.load("models/density/density.json") if accept.checks else None
-    world = text_checks.world(rules, likely, [record["completion"][-1]["content"] for record in train])
+    context = text_checks.context(rules, likely, [record["completion"][-1]["content"] for record in train])
 
     def check(records: Sequence[Record], texts: Sequence[str]) -> list[list[str]]:
-        hits = text_checks.run_all(accept.checks, records, texts, world)
+        hits = text_checks.run_all(accept.checks, records, texts, context)
         return [[f"{name}: {found[0]}"[:160] for name, found in row.items() if found] for row in hits]
 
     said = lambda line: print(f"accept: {line}", file=sys.stderr)  # noqa: E731

@@ -21,7 +21,7 @@ from anneal import files, fingerprint
 from anneal.checks.facts import Rules
 from anneal.dataset import chat_template
 from anneal.dataset.encoding import positions
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.files import Record, root, work
 from anneal.models import loading, weights
 from anneal.models.weights import ADAPTER, BASE
@@ -73,27 +73,27 @@ class Task:
 def audit(path: Path, stage: str) -> Record:
     """The figures that must be there before any training."""
     if not path.is_file():
-        raise Refusal(f"{path}: no such file; `dvc repro {stage}` makes it")
+        raise UserError(f"{path}: no such file; `dvc repro {stage}` makes it")
     return dict(json.loads(path.read_text("utf-8")))
 
 
 def refuse(align: Align) -> None:
     """What the audits say must not be trained on, in their own words."""
     if align.method == "dpo" and (lines := pair_flaws.refusals(audit(PAIRS, "audit"))):
-        raise Refusal(f"{PAIRS}: {'; '.join(lines)}; mend the pairs, or set align.method: none")
+        raise UserError(f"{PAIRS}: {'; '.join(lines)}; mend the pairs, or set align.method: none")
     if align.method == "grpo":
         numbers = audit(ROLLOUT, "rollout@tuned")
         if not numbers["n"]:
-            raise Refusal(f"{ROLLOUT}: no sample has been rewarded; set rollout.prompts above 0")
+            raise UserError(f"{ROLLOUT}: no sample has been rewarded; set rollout.prompts above 0")
         if numbers["refusals"]:
-            raise Refusal(f"{ROLLOUT}: {'; '.join(numbers['refusals'])}; mend the rewards, or set align.method: none")
+            raise UserError(f"{ROLLOUT}: {'; '.join(numbers['refusals'])}; mend the rewards, or set align.method: none")
         if numbers["temperature"] != (wanted := align.grpo.temperature):
-            raise Refusal(
+            raise UserError(
                 f"{ROLLOUT}: audited at temperature {numbers['temperature']:g}, align.grpo.temperature is "
                 f"{wanted:g}; give both the same"
             )
     if align.quantize == "nf4" and not loading.device().startswith("cuda"):
-        raise Refusal(
+        raise UserError(
             f"params.yaml: align.quantize: nf4 needs a CUDA card, this device is {loading.device()}; set none"
         )
 
@@ -185,7 +185,7 @@ def checkpoints(values: list[Any], rules: Rules) -> Path:
 
 def main(align: Align, processes: Count, rewards: Rewards, rules: Rules, seed: int, threads: int) -> None:
     if not (ADAPTER / "adapter_config.json").is_file():
-        raise Refusal(f"{ADAPTER}/adapter_config.json: no such file; `dvc repro train` makes it")
+        raise UserError(f"{ADAPTER}/adapter_config.json: no such file; `dvc repro train` makes it")
     if not (method := METHODS[align.method]):
         # The adapter as training left it, so that every later stage reads one place whatever the method.
         copy = functools.partial(shutil.copytree, ADAPTER, dirs_exist_ok=True)

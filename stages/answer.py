@@ -25,11 +25,11 @@ from anneal import files, fingerprint
 from anneal.dataset import chat_template
 from anneal.decoding import batches, generate, search, served
 from anneal.decoding.presets import Preset, merged
-from anneal.errors import Refusal
-from anneal.files import Record
+from anneal.errors import UserError
 from anneal.models import loading, weights
 from anneal.models.weights import System
 from anneal.params import Count, Section
+from anneal.records import Record
 from anneal.stage import run
 
 TEST = Path("data/test.jsonl")
@@ -72,10 +72,10 @@ def tokenise(tokenizer: Any, records: list[Record], new: int, window: int | None
         try:
             prompt = chat_template.prompt_ids(tokenizer, record["prompt"])
             golden = chat_template.encode(tokenizer, record["prompt"], record["completion"])
-        except Refusal as err:
-            raise Refusal(f"{TEST}: {record['id']}: {err}") from None
+        except UserError as err:
+            raise UserError(f"{TEST}: {record['id']}: {err}") from None
         if window and (longest := max(len(prompt) + new, len(golden.ids))) > window:
-            raise Refusal(
+            raise UserError(
                 f"{TEST}: {record['id']}: {longest} tokens with its answer, the model takes {window}; "
                 "lower answer.decode.max_new_tokens or shorten the record"
             )

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from anneal import files
-from anneal.files import Record
 from anneal.params import Count, Fraction, Section
 from anneal.preference import pair_flaws, shortcuts
 from anneal.preference.pair_flaws import ALL, PARTS, Pair
+from anneal.records import Record
 from anneal.stage import run
 
 if TYPE_CHECKING:

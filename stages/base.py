@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from anneal import files, fingerprint
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.files import work
 from anneal.models import loading as models
 from anneal.models.loading import Model
@@ -137,7 +137,7 @@ def find(model: Model) -> tuple[Path, str]:
     if here.is_dir():
         revision = digest([path for path in here.iterdir() if path.is_file()])
         if model.revision not in (None, revision):
-            raise Refusal(f"params.yaml: model.revision: {here} holds {revision}; write that, or leave it empty")
+            raise UserError(f"params.yaml: model.revision: {here} holds {revision}; write that, or leave it empty")
         return here, revision
     from huggingface_hub import snapshot_download
 
@@ -146,7 +146,7 @@ def find(model: Model) -> tuple[Path, str]:
         folder = snapshot_download(model.name, revision=model.revision, allow_patterns=[*SMALL, "*.safetensors"])
     except Exception as err:  # the hub client raises a score of kinds; the user needs the name and a reason
         reason = next((line.strip() for line in str(err).splitlines() if line.strip()), "")[:200]
-        raise Refusal(
+        raise UserError(
             f"{where} was not found, here or on the hub ({type(err).__name__}: {reason}); "
             f"name `{models.TINY}`, a hub model or a folder, and check the network and HF_TOKEN"
         ) from None
@@ -157,7 +157,7 @@ def pin(model: Model, folder: Path) -> None:
     """Put a named model's small files and its revision into `folder`."""
     source, revision = find(model)
     if not list(source.glob("*.safetensors")):
-        raise Refusal(
+        raise UserError(
             f"params.yaml: model.name: {model.name!r} holds no .safetensors weights; other kinds are not read"
         )
     for path in sorted(path for pattern in SMALL for path in source.glob(pattern)):

@@ -11,21 +11,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
 from anneal import files
 from anneal.checks import facts
-from anneal.errors import Refusal
-from anneal.files import Record
+from anneal.errors import UserError
 from anneal.judging import controls, detection, grading, injected_defects, rubric
 from anneal.judging.grading import Judge
 from anneal.llm import client
 from anneal.params import Section
+from anneal.records import Metrics, Record
 from anneal.stage import run
-
-Numbers = dict[str, Any]
 
 
 class Card(Section):
@@ -33,8 +31,8 @@ class Card(Section):
 
 
 def texts(
-    test: Sequence[Record], rejected: Sequence[Record], world: injected_defects.World, seed: int, items: int
-) -> Numbers:
+    test: Sequence[Record], rejected: Sequence[Record], context: injected_defects.Context, seed: int, items: int
+) -> Metrics:
     """{texts, left_out}: the texts to judge, ids `<defect>/<record id>`, and why a defect has none.
 
     The records of a defect are the first that it fits in one fixed order, so that defects share most of them.
@@ -44,7 +42,7 @@ def texts(
     made = {
         kind: {i: injected_defects.Planted(r["text"], r["changes"]) for i, r in worse.items() if r["kind"] == kind}
         for kind in detection.OWN
-    } | injected_defects.plant(test, world, seed)
+    } | injected_defects.plant(test, context, seed)
     rows, left_out = [], {}
     for name, found in made.items():
         for i in [i for i in order if i in found][:items]:
@@ -107,8 +105,8 @@ def main(
     dims = {kind: list(sheet.header.dimensions) for kind, sheet in rubrics.items()}
     bank = injected_defects.bank(Path("data/raw") / recipe / "planted")
     moved = {"wrong_type": controls.swapped(test, seed), "other_item": controls.other(test, seed)}
-    world = injected_defects.World(bank, rules, known, dims, judge.null_text, moved)
-    found = texts(test, rejected, world, seed, card.items)
+    context = injected_defects.Context(bank, rules, known, dims, judge.null_text, moved)
+    found = texts(test, rejected, context, seed, card.items)
     given = found["texts"]
     rows = []
     for text, row in zip(given, grading.grade(given, rubrics, types, known, judge), strict=True):
@@ -116,7 +114,7 @@ def main(
         rows.append({**row, "id": own, "defect": name, "text": text["text"], "changes": text["changes"]})
     ids = {row["type"]: row["judge_id"] for row in rows}
     if any(row["judge_id"] != ids.get(row["type"], row["judge_id"]) for row in golden):
-        raise Refusal("data/judgements/golden.jsonl: scores of another judge; run `dvc repro card`")
+        raise UserError("data/judgements/golden.jsonl: scores of another judge; run `dvc repro card`")
     numbers = detection.summary(rows, golden if rows else [], test) | {
         "judge_ids": {rubrics[kind].path.stem: name for kind, name in ids.items()},
         "model": judge.model,

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Literal
 
 from anneal import files, prompts
-from anneal.files import Record
 from anneal.llm import client
 from anneal.offline import phrase_teacher
 from anneal.params import Count, Section
+from anneal.records import Record
 from anneal.stage import run
 
 Answers = list[client.Answer]

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
 from anneal import files
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.evaluation import alignment_effect, scoreboard
-from anneal.files import Record
 from anneal.params import Section
+from anneal.records import Metrics, Record
 from anneal.stage import run
 from anneal.stats import intervals, missing, paired, pairwise_summary, repeats
 from anneal.systems import SYSTEMS
@@ -32,7 +32,6 @@ GAPS = {
     "aligned_difference": ("aligned", "tuned"),
     "aligned_to_golden": ("aligned", "golden"),
 }
-Numbers = dict[str, Any]
 
 
 class Compare(Section):
@@ -42,7 +41,7 @@ class Compare(Section):
 
 
 def join(checks: list[Record], judged: dict[str, list[Record]], shares: list[str]) -> dict[str, list[Record]]:
-    """One row per system and record, what was checked and what was judged; Refusal where a side lacks a record."""
+    """One row per system and record, what was checked and what was judged; UserError where a side lacks a record."""
     joined: dict[str, list[Record]] = {}
     for system in judged:
         verdicts = {
@@ -52,31 +51,33 @@ def join(checks: list[Record], judged: dict[str, list[Record]], shares: list[str
         }
         rows = sorted((row for row in checks if row["system"] == system), key=lambda row: str(row["id"]))
         if verdicts.keys() != {row["id"] for row in rows} or len(rows) != len(judged[system]):
-            raise Refusal(f"data/judgements/{system}.jsonl: other ids than data/checks.jsonl; run `dvc repro`")
+            raise UserError(f"data/judgements/{system}.jsonl: other ids than data/checks.jsonl; run `dvc repro`")
         # Apart from the row's own keys: a check may be called as one of them is.
         passed = [{"strict": row["strict"], **row["checks"], "stop_rate": row["stopped"]} for row in rows]
         joined[system] = [{**r, "passed": p, **verdicts[r["id"]]} for r, p in zip(rows, passed, strict=True)]
     if len({tuple(row["id"] for row in rows) for rows in joined.values()}) > 1:
-        raise Refusal("data/checks.jsonl: the systems hold different records; run `dvc repro`")
+        raise UserError("data/checks.jsonl: the systems hold different records; run `dvc repro`")
     for share in shares:
         if share not in (known := joined["golden"][0]["passed"]):
-            raise Refusal(f"params.yaml: compare.shares: {share!r} is none of {', '.join(known)}; see evaluate.checks")
+            raise UserError(
+                f"params.yaml: compare.shares: {share!r} is none of {', '.join(known)}; see evaluate.checks"
+            )
     return joined
 
 
-def same(metrics: dict[str, Numbers]) -> Numbers:
-    """What the systems were judged by; Refusal unless it is the same: other judges' scores go in another table."""
+def same(metrics: dict[str, Metrics]) -> Metrics:
+    """What the systems were judged by; UserError unless it is the same: other judges' scores go in another table."""
     for key in ("judge_ids", "score_kind"):
         for system in metrics:
             mine, theirs = metrics[system][key], metrics["golden"][key]
             if mine != theirs:
-                raise Refusal(
+                raise UserError(
                     f"reports/metrics/judge/{system}.json: {key} {mine} differs from golden's {theirs}; judge again"
                 )
     return {key: metrics["golden"][key] for key in ("judge_ids", "score_kind")}
 
 
-def column(rows: list[Record], shares: list[str]) -> Numbers:
+def column(rows: list[Record], shares: list[str]) -> Metrics:
     """One system: means and shares, their 95% intervals over items, and the mean if failures were worst or best."""
     scored = [row for row in rows if row["outcome"] == "ok"]
     items, gone = [row["item"] for row in rows], len(rows) - len(scored)
@@ -106,11 +107,11 @@ def best(scores: Iterable[dict[str, float | None]], systems: Sequence[str], tie:
     return {**counts, "n": counts.total()}
 
 
-def block(joined: dict[str, list[Record]], compare: Compare, seed: int) -> Numbers:
+def block(joined: dict[str, list[Record]], compare: Compare, seed: int) -> Metrics:
     """The columns of all systems, tuned less base and less golden on the texts that both have a score for, the aligned
     one less tuned and golden, and which texts pass each share in tuned or base only."""
     scores = {s: {r["id"]: paired.scored(r) for r in rows} for s, rows in joined.items()}
-    found: Numbers = {system: column(joined[system], compare.shares) for system in joined}
+    found: Metrics = {system: column(joined[system], compare.shares) for system in joined}
     for name, (mine, other) in GAPS.items():
         if mine in joined:
             pair = paired.matched(joined[mine], joined[other])
@@ -126,10 +127,10 @@ def block(joined: dict[str, list[Record]], compare: Compare, seed: int) -> Numbe
     return {**found, "best": best(every, [*scores], compare.tie)}
 
 
-def summary(joined: dict[str, list[Record]], compare: Compare, seed: int) -> Numbers:
+def summary(joined: dict[str, list[Record]], compare: Compare, seed: int) -> Metrics:
     """The block of all texts, and one for each type, whose p-values share one Holm correction; what failed, and
     whether it failed in one system more than in another."""
-    by_type: dict[str, Numbers] = {}
+    by_type: dict[str, Metrics] = {}
     for kind in sorted({row["type"] for row in joined["golden"]}):
         part = {system: [row for row in rows if row["type"] == kind] for system, rows in joined.items()}
         by_type[kind] = block(part, compare, seed)
@@ -168,7 +169,7 @@ def main(compare: Compare, seed: int) -> None:
     clusters = len({row["item"] for row in joined["golden"]})
     planted = files.read("data/judgements/controls.jsonl", "id", "control", "outcome")
     if {row["judge_id"] for row in planted} - set(by["judge_ids"].values()):
-        raise Refusal("data/judgements/controls.jsonl: judged by another judge than golden; run `dvc repro`")
+        raise UserError("data/judgements/controls.jsonl: judged by another judge than golden; run `dvc repro`")
     evaluated = files.read_json("reports/metrics/evaluate.json")
     drawn = {s: files.read(f"data/rollouts/{s}.jsonl", "id", "item") for s in ("aligned", "tuned")}
     samples = files.read("data/judgements/samples.jsonl", "id", "outcome")

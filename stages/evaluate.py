@@ -13,14 +13,13 @@ from collections.abc import Callable
 
 from anneal import files
 from anneal.checks import density, density_fit, facts, text_checks
-from anneal.checks.text_checks import Filter, World
-from anneal.errors import Refusal
+from anneal.checks.text_checks import Context, Filter
+from anneal.errors import UserError
 from anneal.evaluation import metrics
-from anneal.evaluation.metrics import Bench, Numbers, Rows, share
-from anneal.files import Record
+from anneal.evaluation.metrics import MetricInputs, Numbers, Rows, share
 from anneal.judging import controls
 from anneal.params import Count, Fraction, Section
-from anneal.records import golden
+from anneal.records import Record, golden
 from anneal.stage import run
 from anneal.systems import MODELS, present
 
@@ -37,14 +36,14 @@ class Evaluate(Section):
 
 
 def checked(
-    section: Evaluate, system: str, pairs: list[tuple[Record, str, bool]], world: World, fit: density_fit.Fit | None
+    section: Evaluate, system: str, pairs: list[tuple[Record, str, bool]], context: Context, fit: density_fit.Fit | None
 ) -> list[Record]:
     """Checked texts of one system: record, text, whether it ended by itself. strict and all_facts want that too.
 
     Golden and answers meet one yardstick: the density of the folds without the record, its golden text included.
     """
     made = []
-    found = text_checks.run_all(section.checks, [r for r, _, _ in pairs], [words for _, words, _ in pairs], world)
+    found = text_checks.run_all(section.checks, [r for r, _, _ in pairs], [words for _, words, _ in pairs], context)
     texts = [{"id": r["id"], "type": r["type"], "text": words} for r, words, _ in pairs]
     inside = fit.inside(texts) if fit else [True] * len(pairs)
     for (r, words, stopped), hits, lies in zip(pairs, found, inside, strict=True):
@@ -61,7 +60,7 @@ def checked(
 
 
 def gather(
-    test: list[Record], answers: Rows, section: Evaluate, world: World, fit: density_fit.Fit | None, seed: int
+    test: list[Record], answers: Rows, section: Evaluate, context: Context, fit: density_fit.Fit | None, seed: int
 ) -> Rows:
     """Every text checked, in the order of the test records: golden, the answers, the controls."""
     texts = {"golden": {record["id"]: golden(record) for record in test}}
@@ -69,12 +68,12 @@ def gather(
         texts[name] = {row["id"]: row["text"] for row in rows}
         if texts[name].keys() != texts["golden"].keys() or len(rows) != len(test):
             odd = sorted(texts[name].keys() ^ texts["golden"].keys())
-            raise Refusal(f"data/answers/{name}.jsonl: other ids than data/test.jsonl: {odd[:3]}; run `dvc repro`")
+            raise UserError(f"data/answers/{name}.jsonl: other ids than data/test.jsonl: {odd[:3]}; run `dvc repro`")
     cut = {(name, row["id"]) for name, rows in answers.items() for row in rows if row.get("finish", "stop") != "stop"}
     found = {}
     for name, part in {**texts, "swapped": controls.swapped(test, seed), "other": controls.other(test, seed)}.items():
         pairs = [(r, part[r["id"]], (name, r["id"]) not in cut) for r in test if r["id"] in part]
-        found[name] = checked(section, name, pairs, world, fit)
+        found[name] = checked(section, name, pairs, context, fit)
     return found
 
 
@@ -87,7 +86,7 @@ def held_out(records: list[Record], section: Evaluate, likely: density.Density, 
 
 
 def sampled(
-    samples: list[Record], validation: list[Record], section: Evaluate, world: World, fit: density_fit.Fit | None
+    samples: list[Record], validation: list[Record], section: Evaluate, context: Context, fit: density_fit.Fit | None
 ) -> str:
     """What the answers during training passed, by step, as TSV."""
     known = {record["id"]: record for record in validation}
@@ -95,14 +94,14 @@ def sampled(
     lines = ["\t".join(["step", "n", *names])]
     for step in sorted({row["step"] for row in samples}):
         mine = [(known[row["id"]], row["text"], row["finish"] == "stop") for row in samples if row["step"] == step]
-        rows = checked(section, "", mine, world, fit)
+        rows = checked(section, "", mine, context, fit)
         flags = [{**row["checks"], "stopped": row["stopped"]} for row in rows]
         means = [sum(flag[name] for flag in flags) / len(flags) for name in names]
         lines.append("\t".join([str(step), str(len(rows)), *(f"{mean:.4f}" for mean in means)]))
     return "\n".join(lines) + "\n"
 
 
-METRICS: dict[str, Callable[[str, Bench], Numbers]] = {
+METRICS: dict[str, Callable[[str, MetricInputs], Numbers]] = {
     "rules": metrics.rules,
     "stops": metrics.stops,
     "likelihood": metrics.likelihood,
@@ -118,12 +117,12 @@ METRICS: dict[str, Callable[[str, Bench], Numbers]] = {
 
 
 def refuse(section: Evaluate) -> None:
-    """Raises Refusal for a name that is none, before anything is read."""
+    """Raises UserError for a name that is none, before anything is read."""
     text_checks.refuse(section.checks, "evaluate.checks")
     if unknown := [name for name in section.metrics if name not in METRICS]:
-        raise Refusal(f"params.yaml: evaluate.metrics: unknown {unknown[0]!r}; known: {', '.join(METRICS)}")
+        raise UserError(f"params.yaml: evaluate.metrics: unknown {unknown[0]!r}; known: {', '.join(METRICS)}")
     if odd := sorted({*section.strict} - {*section.checks}):
-        raise Refusal(f"params.yaml: evaluate.strict: {odd[0]!r} is not one of evaluate.checks; add it there")
+        raise UserError(f"params.yaml: evaluate.strict: {odd[0]!r} is not one of evaluate.checks; add it there")
 
 
 def main(evaluate: Evaluate, filter: Filter, rules: facts.Rules, seed: int) -> None:  # noqa: A002
@@ -135,20 +134,20 @@ def main(evaluate: Evaluate, filter: Filter, rules: facts.Rules, seed: int) -> N
     answers = {name: files.read(f"data/answers/{name}.jsonl", "id", "finish") for name in MODELS}
     answers = {name: rows for name, rows in answers.items() if rows or name != "aligned"}
     fit = held_out([*validation, *test], evaluate, filter.density, seed)
-    world = text_checks.world(rules, fit.model if fit else None, train, evaluate.near)
-    found = gather(test, answers, evaluate, world, fit, seed)
+    context = text_checks.context(rules, fit.model if fit else None, train, evaluate.near)
+    found = gather(test, answers, evaluate, context, fit, seed)
     known = {record["id"]: record for record in test}
 
     def laid(path: str) -> list[Record]:
         """Rows of a file, each with what its text passes."""
         rows = files.read(path)
         triples = [(known[row["id"]], row["text"], row.get("finish", "stop") == "stop") for row in rows]
-        return [{**row, **one} for row, one in zip(rows, checked(evaluate, "", triples, world, fit), strict=True)]
+        return [{**row, **one} for row, one in zip(rows, checked(evaluate, "", triples, context, fit), strict=True)]
 
     presets = {name: laid(f"data/presets/{name}.jsonl") for name in answers}
     systems = present(found)
     figures = (evaluate.budget, evaluate.draws, evaluate.near)
-    table = Bench(found, answers, train, seed, *figures, known, learnt, world, presets)
+    table = MetricInputs(found, answers, train, seed, *figures, known, learnt, context, presets)
     wrong = {n: share(rows, [r["strict"] for r in rows]) for n, rows in found.items() if n not in systems}
     numbers = {m: {n: figure for n in systems if (figure := METRICS[m](n, table))} for m in evaluate.metrics}
     head = {"n": len(test), "clusters": len({record["item"] for record in test}), "controls": wrong}
@@ -157,7 +156,7 @@ def main(evaluate: Evaluate, filter: Filter, rules: facts.Rules, seed: int) -> N
     files.write_json(
         "reports/metrics/evaluate.json", {**head, "accepted": metrics.contract(laid("data/accepted.jsonl")), **numbers}
     )
-    files.write_text("reports/plots/samples.tsv", sampled(samples, validation, evaluate, world, fit))
+    files.write_text("reports/plots/samples.tsv", sampled(samples, validation, evaluate, context, fit))
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from typing import Any
 from anneal import files, similarity
 from anneal.checks import density, density_fit, facts, impact, text_checks
 from anneal.checks.text_checks import Filter
-from anneal.errors import Refusal
-from anneal.files import Record
+from anneal.errors import UserError
+from anneal.records import Record
 from anneal.stage import run
 
 FIELDS = ("id", "item", "type", "facts", "text")
@@ -98,7 +98,7 @@ def _complete(records: Sequence[Record], kept: Sequence[Record], dropped: Sequen
             rules = ", ".join(f"{rule} {n}" for rule, n in Counter(r["rule"] for r in lost).most_common())
             reason = lost[0].get("found", lost[0]["value"])
             line = f"data/cleaned.jsonl: nothing is left of the {count} records of {kind} ({rules})"
-            raise Refusal(f"{line}; {lost[0]['id']}: {lost[0]['rule']} {reason}; mend the prompt or loosen the rule")
+            raise UserError(f"{line}; {lost[0]['id']}: {lost[0]['rule']} {reason}; mend the prompt or loosen the rule")
 
 
 def sound(records: Sequence[Record], section: Filter, rules: facts.Rules) -> tuple[list[Record], list[Record]]:
@@ -106,8 +106,8 @@ def sound(records: Sequence[Record], section: Filter, rules: facts.Rules) -> tup
     named = [rule for rule in section.rules if rule not in RULES]
     text_checks.refuse(named, f"filter.rules (beside {', '.join(RULES)})")
     if twice := [name for name, n in Counter(r["id"] for r in records).items() if n > 1]:
-        raise Refusal(f"data/cleaned.jsonl: the id {twice[0]!r} stands there twice; an id names one record")
-    found = text_checks.run_all(named, records, [r["text"] for r in records], text_checks.world(rules))
+        raise UserError(f"data/cleaned.jsonl: the id {twice[0]!r} stands there twice; an id names one record")
+    found = text_checks.run_all(named, records, [r["text"] for r in records], text_checks.context(rules))
     hits = {r["id"]: row for r, row in zip(records, found, strict=True)}
     limits, left, dropped = Limits(section.near_duplicate, rules.types, hits), list(records), list[Record]()
     for rule in section.rules:

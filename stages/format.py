@@ -19,7 +19,7 @@ from anneal.dataset import chat_template, token_budget
 from anneal.dataset.chat_template import Unmaskable
 from anneal.dataset.encoding import positions
 from anneal.dataset.instructions import Task, Writer, balanced
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.files import Record, work
 from anneal.models import loading
 from anneal.params import Count, Section
@@ -99,9 +99,11 @@ def decide(result: Result, policy: Format, name: str) -> None:
     if result.refused and (policy.unmaskable == "fail" or not result.rows):
         reasons = Counter(reason for _, reason in result.refused).most_common(3)
         said = "; ".join(f"{count} x {reason}" for reason, count in reasons)
-        raise Refusal(f"data/{name}: {len(result.refused)} rows cannot be masked, first {result.refused[0][0]}: {said}")
+        raise UserError(
+            f"data/{name}: {len(result.refused)} rows cannot be masked, first {result.refused[0][0]}: {said}"
+        )
     if result.over and (policy.over_length == "fail" or not result.rows):
-        raise Refusal(
+        raise UserError(
             f"data/{name}: {len(result.over)} rows are longer than format.max_length {policy.max_length} tokens, "
             f"first {result.over[0]}; raise it, shorten the texts or set format.over_length to drop"
         )
@@ -161,10 +163,10 @@ def main(seed: int, recipe: str, types: dict[str, str], format: Format) -> None:
     writers = [Writer(folder, types, seed), *(Writer(folder, types, seed, *task) for task in format.tasks.items())]
     records = files.read("data/filtered.jsonl", "id", "item", "type", "facts", "text")
     if not records:
-        raise Refusal("data/filtered.jsonl: no record is left; loosen the filter section")
+        raise UserError("data/filtered.jsonl: no record is left; loosen the filter section")
     rejected = files.read("data/rejected.jsonl", "id", "kind", "text")
     if format.max_length > (most := positions(Path("models/base"))):
-        raise Refusal(f"params.yaml: format.max_length: models/base has positions for {most:.0f} tokens only")
+        raise UserError(f"params.yaml: format.max_length: models/base has positions for {most:.0f} tokens only")
     tokenizer = loading.tokenizer("models/base")
     sft = formatted(records, writers, tokenizer, format.max_length)
     decide(sft, format, "filtered.jsonl")

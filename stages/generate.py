@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from anneal import files, prompts
-from anneal.errors import Refusal
-from anneal.files import Record
+from anneal.errors import UserError
 from anneal.llm import client
 from anneal.offline import phrase_teacher, style_teacher
 from anneal.params import Count, Section
+from anneal.records import Record
 from anneal.sources import essays, pii, tables
 from anneal.sources.essays import Markdown
 from anneal.sources.tables import Fields
@@ -56,12 +56,12 @@ def read_items(path: str, required: list[str]) -> list[Record]:
     for number, item in zip(numbers, items, strict=True):
         name = item["id"]
         if not isinstance(name, str) or "/" in name:
-            raise Refusal(f"{path}:{number}: id {name!r}: must be text without '/', which parts the id of a record")
+            raise UserError(f"{path}:{number}: id {name!r}: must be text without '/', which parts the id of a record")
         if name in lines:
-            raise Refusal(f"{path}:{number}: id {name!r} is used in line {lines[name]} too; give each item its own")
+            raise UserError(f"{path}:{number}: id {name!r} is used in line {lines[name]} too; give each item its own")
         lines[name] = number
     if not items:
-        raise Refusal(f"{path}: holds no item; add one a line")
+        raise UserError(f"{path}: holds no item; add one a line")
     return items
 
 
@@ -105,7 +105,9 @@ def from_records(material: Material) -> Made:
     fields, made, places, seen = generate.fields, list[Record](), dict[str, str](), Counter[str]()
     taken = fields.taken
     if not fields.type and len(types) > 1:
-        raise Refusal(f"params.yaml: generate.fields.type: empty, but types holds {', '.join(types)}; name the column")
+        raise UserError(
+            f"params.yaml: generate.fields.type: empty, but types holds {', '.join(types)}; name the column"
+        )
     rows = tables.read(generate.items)
     # An empty cell is an empty slot of a prompt; of a list or a number, nothing says what its empty form would be.
     blank = dict.fromkeys(tables.text_columns(rows), "")
@@ -128,7 +130,7 @@ def from_records(material: Material) -> Made:
         made.append(record | told)
         seen[name] += 1
     if not made:
-        raise Refusal(f"{generate.items}: {fields.turns}: every question has earlier turns; bring one that has none")
+        raise UserError(f"{generate.items}: {fields.turns}: every question has earlier turns; bring one that has none")
     kept, found = pii.records(made, generate.pii)
     dropped = {"history": len(rows) - len(made), "pii": len(made) - len(kept)}
     return kept, [], {"pii": found} | ({"rows": len(rows), "dropped": dropped} if fields.turns else {})

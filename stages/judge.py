@@ -14,12 +14,11 @@ from typing import Any, Literal
 
 from anneal import files
 from anneal.checks import facts
-from anneal.errors import Refusal
-from anneal.files import Record
+from anneal.errors import UserError
 from anneal.judging import controls, grading, rubric
 from anneal.judging.grading import BEST, WORST, Judge
 from anneal.judging.rubric import Rubric
-from anneal.records import answered
+from anneal.records import Record, answered
 from anneal.stage import run
 
 
@@ -96,7 +95,7 @@ def main(
     records = files.read("data/test.jsonl", "id", "item", "type", "facts", "completion")
     rubrics, known = rubric.folder(f"prompts/{recipe}/judge"), facts.known(rules)
     if absent := sorted({record["type"] for record in records} - rubrics.keys()):
-        raise Refusal(f"prompts/{recipe}/judge: no rubric names the type {absent[0]}; add it to the types of one")
+        raise UserError(f"prompts/{recipe}/judge: no rubric names the type {absent[0]}; add it to the types of one")
 
     def ask(texts: Sequence[Record], sample: int) -> list[Record]:
         return grading.grade(texts, rubrics, types, known, judge, sample)
@@ -111,12 +110,12 @@ def main(
     elif system == "samples":
         rows = sampled(records, judge.samples, ask)
     else:
-        given = paired(records, answered(system, records))
+        given = paired(records, answered(system, records, files.read))
         rows = grading.repeated(given, ask, judge.repeats)
     failed = sum(row["outcome"] != "ok" for row in rows)
     if failed > judge.max_failed * len(rows) and system not in ("controls", "samples"):
         outcomes = dict(Counter(row["outcome"] for row in rows))
-        raise Refusal(f"{failed} of {len(rows)} texts have no score, above judge.max_failed: {outcomes}")
+        raise UserError(f"{failed} of {len(rows)} texts have no score, above judge.max_failed: {outcomes}")
     files.write(f"data/judgements/{system}.jsonl", rows)
     files.write_json(f"reports/metrics/judge/{system}.json", summary(rows, rubrics, judge))
 

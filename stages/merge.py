@@ -17,10 +17,11 @@ from pydantic import Field
 
 from anneal import files
 from anneal.dataset import chat_template
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.models import loading, lora_merge
 from anneal.models.weights import ALIGNED, BASE, MARK, attached
 from anneal.params import Count, Section
+from anneal.records import Record
 from anneal.stage import run
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def configuration(folder: Path) -> dict[str, Any]:
     config: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
     if quantised := config.get("quantization_config"):
         kind = quantised.get("quant_method", "unknown")
-        raise Refusal(f"{folder}/config.json: the weights are quantised ({kind}); set model.name to the full model")
+        raise UserError(f"{folder}/config.json: the weights are quantised ({kind}); set model.name to the full model")
     return config
 
 
@@ -70,14 +71,14 @@ def dress(source: Path, target: Path, config: dict[str, Any], tokenizer: Any, dt
     generation.save_pretrained(target)
 
 
-def encode(tokenizer: Any, records: list[files.Record]) -> list[chat_template.Encoded]:
+def encode(tokenizer: Any, records: list[Record]) -> list[chat_template.Encoded]:
     """The golden rows in tokens, with their answers marked."""
     rows = []
     for record in records:
         try:
             rows.append(chat_template.encode(tokenizer, record["prompt"], record["completion"]))
-        except Refusal as err:
-            raise Refusal(f"{VALIDATION}: {record['id']}: {err}") from None
+        except UserError as err:
+            raise UserError(f"{VALIDATION}: {record['id']}: {err}") from None
     return rows
 
 
@@ -96,7 +97,7 @@ def logits(weights: Any, rows: list[chat_template.Encoded]) -> list[torch.Tensor
 def compare(before: list[torch.Tensor], after: list[torch.Tensor], stops: list[int]) -> dict[str, Any]:
     """The proof in numbers: largest difference, share of places with the same greedy token, share of rows that stop."""
     if beyond := [stop for stop in stops if stop >= after[0].shape[1]]:
-        raise Refusal(f"models/merged: stop tokens {beyond} lie beyond its {after[0].shape[1]} words; it cannot stop")
+        raise UserError(f"models/merged: stop tokens {beyond} lie beyond its {after[0].shape[1]} words; it cannot stop")
     import torch
 
     same = [(x.argmax(-1) == y.argmax(-1)).tolist() for x, y in zip(before, after, strict=True)]
@@ -121,7 +122,7 @@ def prove(
     again = encode(tokenizer, records)
     if again != rows or stops != listed or weights.all_tied_weights_keys != tied:
         parts = {"tokens": again == rows, "stops": stops == listed, "ties": weights.all_tied_weights_keys == tied}
-        raise Refusal(
+        raise UserError(
             f"models/merged: {', '.join(k for k, v in parts.items() if not v)} differ from the base's after saving"
         )
     return compare(before, logits(weights, rows), stops) | {"stop_ids": stops, "tied": bool(tied)}
@@ -147,13 +148,13 @@ def main(merge: Merge, threads: int) -> None:
             lora_merge.pour(source, target, lora, plan, tied, None if merge.dtype == "base" else loading.dtype(dtype))
         )
         if not metrics["changed"]:
-            raise Refusal(f"{ALIGNED}: the adapter changes no weight (every B is zero); it was never trained")
+            raise UserError(f"{ALIGNED}: the adapter changes no weight (every B is zero); it was never trained")
         dress(source, target, config, tokenizer, dtype)
         if (ALIGNED / MARK).is_file():
             shutil.copyfile(ALIGNED / MARK, target / MARK)
         metrics.update(prove(target, before, rows, records, tied, dtype))
         if not metrics["largest_difference"] <= merge.tolerance:  # NaN is no proof either
-            raise Refusal(
+            raise UserError(
                 f"merge.tolerance: merged and adapter-on-base differ by up to {metrics['largest_difference']:.3g} "
                 f"of a logit, more than {merge.tolerance:g}; merge.dtype float32 rounds least"
             )

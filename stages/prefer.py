@@ -17,8 +17,7 @@ from pydantic import AfterValidator, Field
 
 from anneal import files
 from anneal.checks import facts
-from anneal.errors import Refusal
-from anneal.files import Record
+from anneal.errors import UserError
 from anneal.judging import controls, grading, pairwise, rubric
 from anneal.judging.grading import Judge
 from anneal.judging.pairwise import Pairs
@@ -26,7 +25,7 @@ from anneal.llm import client, offline_server, replay
 from anneal.offline import pair_judge, stub_judges
 from anneal.params import Section
 from anneal.prompts import Prompt
-from anneal.records import answered
+from anneal.records import Record, answered
 from anneal.stage import run
 from anneal.systems import SYSTEMS
 
@@ -51,8 +50,8 @@ class Prefer(Section):
 
 
 def texts(records: Sequence[Record]) -> dict[str, dict[str, str]]:
-    """What every system says to every record, and what the controls show; Refusal where an answer is missing."""
-    found = {system: given for system in SYSTEMS if (given := answered(system, records))}
+    """What every system says to every record, and what the controls show; UserError where an answer is missing."""
+    found = {system: given for system in SYSTEMS if (given := answered(system, records, files.read))}
     return {**found, "again": found["golden"], "truncated": controls.truncated(records)}
 
 
@@ -137,7 +136,7 @@ def main(judge: Judge, prefer: Prefer, recipe: str, rules: facts.Rules, seed: in
     records = files.read("data/test.jsonl", "id", "item", "type", "facts", "completion")
     given, rubrics = texts(records), rubric.folder(f"prompts/{recipe}/judge")
     if absent := sorted({record["type"] for record in records} - rubrics.keys()):
-        raise Refusal(f"prompts/{recipe}/judge: no rubric names the type {absent[0]}; add it to the types of one")
+        raise UserError(f"prompts/{recipe}/judge: no rubric names the type {absent[0]}; add it to the types of one")
     prompt, known = Prompt(f"prompts/{recipe}/prefer/pair.md"), facts.known(rules)
     sheets = {kind: Pairs(sheet, prompt, prefer.tie) for kind, sheet in rubrics.items()}
     names = named_by(judge, sheets, types, known)
@@ -147,7 +146,7 @@ def main(judge: Judge, prefer: Prefer, recipe: str, rules: facts.Rules, seed: in
         n, failed = outcomes.total(), outcomes.total() - outcomes["ok"]
         if failed > judge.max_failed * n:
             why = f"{failed} of {n} have no verdict, above judge.max_failed: {dict(outcomes)}"
-            raise Refusal(f"{pair}: {why}; what was paid for is kept: run again to ask for these")
+            raise UserError(f"{pair}: {why}; what was paid for is kept: run again to ask for these")
     # Equal texts in both orders are one request, and one price.
     paid = {row["request"]: row["tokens"] for row in rows}.values()
     files.write("data/preferences.jsonl", rows)

@@ -19,11 +19,11 @@ from pydantic import model_validator
 from anneal import files, prompts
 from anneal.checks import facts
 from anneal.checks.facts import Vocabulary
-from anneal.errors import Refusal
-from anneal.files import Record
+from anneal.errors import UserError
 from anneal.llm import client
 from anneal.offline import phrase_teacher
 from anneal.params import Section, Share
+from anneal.records import Record
 from anneal.stage import run
 
 Change = tuple[str, str, str]  # slot, the sheet's word, the false one
@@ -82,7 +82,7 @@ def assign(records: list[Record], reject: Reject, seed: int) -> dict[str, str]:
 
 def falsify(record: Record, rules: facts.Rules, known: Vocabulary, seed: int) -> list[Change]:
     """One or two words of the sheet that the text names, each with a false one of the same slot."""
-    sheet, text, dice = record["facts"], record["text"], random.Random(f"{seed}/falsify/{record['id']}")
+    sheet, text, rng = record["facts"], record["text"], random.Random(f"{seed}/falsify/{record['id']}")
     slots = [slot for slot in (*rules.foreign, *rules.also) if slot in known]
     held = facts.strings(sheet)
     told = [(slot, word) for slot in slots for word in facts.named(text, sheet, slot, known)]
@@ -90,14 +90,14 @@ def falsify(record: Record, rules: facts.Rules, known: Vocabulary, seed: int) ->
     name = str(sheet.get(rules.name, ""))
     told = [pair for pair in told if pair[1] not in name] or told
     changes: list[Change] = []
-    for slot, word in dice.sample(told, min(len(told), dice.randint(1, 2))):
+    for slot, word in rng.sample(told, min(len(told), rng.randint(1, 2))):
         taken = [*held, *(false for _, _, false in changes)]
         # Neither part nor whole of a true word: it must be plain that the reply tells the false one.
         false = [w for w in known[slot] if w not in text and not any(w in own or own in w for own in taken)]
         if false:
-            changes.append((slot, word, dice.choice(false)))
+            changes.append((slot, word, rng.choice(false)))
     if not changes:
-        raise Refusal(
+        raise UserError(
             f"{record['id']}: its text names no fact of {', '.join(slots) or 'rules.foreign'} that could be "
             "replaced; set reject.fake to 0"
         )
@@ -141,7 +141,7 @@ def given(records: list[Record]) -> list[Record]:
     rows = []
     for record in records:
         if not (text := str(record.get("rejected") or "").strip()):
-            raise Refusal(
+            raise UserError(
                 f"data/filtered.jsonl: {record['id']}: no rejected text; name its column in "
                 "generate.fields.rejected, or set reject.source to teacher"
             )

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from anneal import files, fingerprint
 from anneal.dataset import encoding
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.files import Record, root, work
 from anneal.models import loading, reward_model
 from anneal.params import Count, Section
@@ -54,14 +54,14 @@ class Reward(Section):
 def sound(reward: Reward) -> list[str]:
     """What is to be kept in mind of the pairs; refuses, before anything is loaded, what must not be trained on."""
     if reward.lora.adaptive:
-        raise Refusal("params.yaml: reward.lora.adaptive: true is for train only; set false")
+        raise UserError("params.yaml: reward.lora.adaptive: true is for train only; set false")
     if not files.read("data/train_pairs.jsonl"):
-        raise Refusal(f"data/train_pairs.jsonl: no pairs; {OFF}")
+        raise UserError(f"data/train_pairs.jsonl: no pairs; {OFF}")
     if reward.keep == "best" and not files.read("data/validation_pairs.jsonl"):
-        raise Refusal("data/validation_pairs.jsonl: no pairs, but reward.keep: best needs them; set last")
+        raise UserError("data/validation_pairs.jsonl: no pairs, but reward.keep: best needs them; set last")
     numbers = files.read_json(PAIRS)
     if lines := pair_flaws.refusals(numbers):
-        raise Refusal(f"{PAIRS}: {'; '.join(lines)}; mend the pairs, or {OFF}")
+        raise UserError(f"{PAIRS}: {'; '.join(lines)}; mend the pairs, or {OFF}")
     return pair_flaws.doubts(numbers)
 
 
@@ -87,11 +87,11 @@ def learn(reward: Reward, seed: int, tokenizer: Any, learnt: Pairs, held: Pairs,
             callbacks=[loop.watch(bool(held.rows), "reward")],
         )
     except ValueError as err:  # target modules that do not exist
-        raise Refusal(f"params.yaml: reward: {err}") from None
+        raise UserError(f"params.yaml: reward: {err}") from None
     try:
         trainer.train(resume_from_checkpoint=loop.checkpoint(folder))
     except torch.OutOfMemoryError:
-        raise Refusal("params.yaml: reward.batch_size: out of memory; lower it, raise reward.accumulation") from None
+        raise UserError("params.yaml: reward.batch_size: out of memory; lower it, raise reward.accumulation") from None
     return trainer
 
 
@@ -157,7 +157,7 @@ def main(processes: Count, reward: Reward, seed: int, threads: int) -> None:
     paths = {part: f"data/{part}_pairs.jsonl" for part in PARTS}
     parts = {part: preference_pairs.encode(path, tokenizer, encoding.positions(BASE)) for part, path in paths.items()}
     if not parts["train"].rows:
-        raise Refusal(f"data/train_pairs.jsonl: no pair can be encoded: {max(parts['train'].refused)}; {OFF}")
+        raise UserError(f"data/train_pairs.jsonl: no pair can be encoded: {max(parts['train'].refused)}; {OFF}")
     values = [reward.model_dump(), processes, seed, threads, loading.device().partition(":")[0], str(root())]
     inputs = [BASE, *map(Path, paths.values()), *fingerprint.code(__file__)]
     folder = work("reward") / fingerprint.of(inputs, values)

@@ -25,12 +25,12 @@ from anneal import files, fingerprint
 from anneal.checks import density, facts, text_checks
 from anneal.dataset import chat_template
 from anneal.decoding import batches, generate
-from anneal.errors import Refusal
-from anneal.files import Record
+from anneal.errors import UserError
 from anneal.models import loading, reward_model, weights
 from anneal.params import Count
 from anneal.preference import reward_spread
 from anneal.preference.rule_rewards import Rewards, refuse, score, total
+from anneal.records import Record
 from anneal.stage import run
 
 TEST, DENSITY = Path("data/test.jsonl"), Path("models/density/density.json")
@@ -95,7 +95,7 @@ def plan(records: Sequence[Record], rollout: Rollout, tokenizer: Any, window: in
     for record in records:
         prompt = chat_template.prompt_ids(tokenizer, record["prompt"])
         if window and len(prompt) + rollout.max_new_tokens > window:
-            raise Refusal(
+            raise UserError(
                 f"{TEST}: {record['id']}: {len(prompt)} tokens and {rollout.max_new_tokens} new ones, the model takes "
                 f"{window}; lower rollout.max_new_tokens or shorten the record"
             )
@@ -139,14 +139,14 @@ def rewarded(
     rows: Sequence[Record],
     records: Sequence[Record],
     rewards: Rewards,
-    world: text_checks.World,
+    context: text_checks.Context,
     scorer: reward_model.Scorer | None,
 ) -> list[Record]:
     """The samples with their `rewards` by name and the `reward` that these make together."""
     known = {record["id"]: record for record in records}
     asked, texts = [known[row["id"]] for row in rows], [row["text"] for row in rows]
     outside = scorer.score([record["prompt"] for record in asked], texts) if scorer else None
-    given = score(asked, texts, [row["finish"] == "stop" for row in rows], rewards, world, outside)
+    given = score(asked, texts, [row["finish"] == "stop" for row in rows], rewards, context, outside)
     return [
         row | {"rewards": {k: round(v, 6) for k, v in one.items()}, "reward": round(total(one, rewards), 6)}
         for row, one in zip(rows, given, strict=True)
@@ -174,11 +174,11 @@ def main(system: System, /, rewards: Rewards, rollout: Rollout, rules: facts.Rul
         files.write(rows, [])
         files.write_json(metric, {"n": 0, "refusals": []})
         return
-    world = text_checks.world(rules, density.load(DENSITY) if "in_distribution" in rewards.used else None)
+    context = text_checks.context(rules, density.load(DENSITY) if "in_distribution" in rewards.used else None)
     scorer = reward_model.load() if "model" in rewards.used else None
-    refuse(rewards, world, scorer is not None)
+    refuse(rewards, context, scorer is not None)
     drawn, folder = sample(system, records, rollout, seed, threads)
-    made = rewarded(drawn, records, rewards, world, scorer)
+    made = rewarded(drawn, records, rewards, context, scorer)
     numbers = {**reward_spread.measure(made, rollout, seed), "temperature": rollout.temperature}
     files.write(rows, made)
     files.write_json(metric, numbers)

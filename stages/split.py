@@ -18,9 +18,9 @@ from typing import Literal, NamedTuple
 from anneal import files, similarity
 from anneal.dataset import leakage
 from anneal.dataset.leakage import Join
-from anneal.errors import Refusal
-from anneal.files import Record
+from anneal.errors import UserError
 from anneal.params import Fraction, Section
+from anneal.records import Record
 from anneal.stage import run
 
 PARTS = ("train", "validation", "test")
@@ -50,7 +50,7 @@ class Group(NamedTuple):
 def _date(record: Record, split: Split) -> str:
     found = record["facts"].get(split.time) if split.time else None
     if split.by == "time" and not (isinstance(found, str) and re.match(r"\d{4}-\d\d-\d\d", found)):
-        raise Refusal(f"{SOURCE}: {record['id']}: no date in facts.{split.time} (split.time); write it as 2026-01-31")
+        raise UserError(f"{SOURCE}: {record['id']}: no date in facts.{split.time} (split.time); write it as 2026-01-31")
     return str(found or "")
 
 
@@ -72,7 +72,7 @@ def joined(records: Sequence[Record], edges: Sequence[Join], split: Split) -> li
         if len(items) > 1 and len(held) > split.max_group * len(records):
             inside = sorted((-shared, a.id, b.id) for a, b, shared in edges if a.item in items)
             pairs = _some([f"{a} ~ {b} {-shared:.2f}" for shared, a, b in inside])
-            raise Refusal(
+            raise UserError(
                 f"{SOURCE}: near-duplicates join {len(items)} items with {len(held)} of {len(records)} records, more "
                 f"than split.max_group {split.max_group}: {_some([r['id'] for r in held])}; joined by {pairs}; "
                 "drop the repeated texts in filter, or raise split.near_duplicate"
@@ -127,7 +127,7 @@ def assign(
     """Item to part, the groups, what joined them, and the certificate. Refuses what cannot be split without a leak."""
     told = leakage.rows(records, pairs)
     if strange := sorted({row.item for row in told} - {record["item"] for record in records}):
-        raise Refusal(f"data/pairs.jsonl: {_some(strange)}: pairs of an item that {SOURCE} does not hold")
+        raise UserError(f"data/pairs.jsonl: {_some(strange)}: pairs of an item that {SOURCE} does not hold")
     near = similarity.near_duplicates([row.text for row in told], split.near_duplicate)
     edges = [(told[i], told[j], shared) for i, j, shared in near if told[i].item != told[j].item]
     while True:
@@ -135,7 +135,7 @@ def assign(
         parts = BY[split.by](groups, split, seed)
         sides = {part: [row for row in told if parts[row.item] == part] for part in PARTS}
         if empty := [part for part in PARTS if not sides[part]]:
-            raise Refusal(f"{SOURCE}: {len(parts)} items in {len(groups)} groups leave {empty[0]} empty; add items")
+            raise UserError(f"{SOURCE}: {len(parts)} items in {len(groups)} groups leave {empty[0]} empty; add items")
         certificate, crossing = leakage.certify(sides, split.near_duplicate)
         if not crossing:
             return parts, groups, edges, certificate

@@ -18,7 +18,7 @@ from pydantic import Field
 from anneal import files, fingerprint
 from anneal.dataset import chat_template
 from anneal.dataset.encoding import Rows, encode, positions, prove
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.files import root, work
 from anneal.models import loading
 from anneal.params import Count, Section
@@ -70,17 +70,17 @@ def read(path: str, tokenizer: Any, train: Train) -> Rows:
 def check(train: Train, validate: bool) -> None:
     """What cannot be had is refused before anything is loaded."""
     if train.quantize == "nf4" and not loading.device().startswith("cuda"):
-        raise Refusal(
+        raise UserError(
             f"params.yaml: train.quantize: nf4 needs a CUDA card, this device is {loading.device()}; set none"
         )
     if train.dtype == "float16" and not loading.device().startswith("cuda"):
-        raise Refusal(
+        raise UserError(
             f"params.yaml: train.dtype: float16 needs a CUDA card, this device is {loading.device()}; set auto"
         )
     if not validate and (train.patience is not None or train.keep == "best"):
-        raise Refusal("data/validation.jsonl: empty, but train.patience or train.keep: best needs it; see split")
+        raise UserError("data/validation.jsonl: empty, but train.patience or train.keep: best needs it; see split")
     if train.packing is not None and train.batches == "length":
-        raise Refusal("params.yaml: train.batches: length does nothing for packed rows; set random, or empty packing")
+        raise UserError("params.yaml: train.batches: length does nothing for packed rows; set random, or empty packing")
 
 
 def config(train: Train, seed: int, folder: Path, validate: bool) -> Any:
@@ -154,7 +154,7 @@ def learn(train: Train, seed: int, tokenizer: Any, learnt: Rows, held: Rows, fol
             peft_config=lora.config(train.lora, steps),
         )
     except ValueError as err:  # target modules that do not exist, several cards without a launcher
-        raise Refusal(f"params.yaml: train: {err}") from None
+        raise UserError(f"params.yaml: train: {err}") from None
     prove(trainer, learnt, chat_template.stop_ids(tokenizer))
     loop.fit(trainer, folder, "train", "halve it and double train.accumulation")
     return trainer

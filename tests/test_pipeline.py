@@ -238,7 +238,7 @@ EDGES = {
     "human": "stats judging",
 }
 # The modules directly under anneal/, from the bottom up: each imports at most the ones before it.
-GROUND = "errors privacy systems similarity html files params prompts records fingerprint stage".split()  # noqa: SIM905
+GROUND = "errors privacy systems similarity html records files params prompts fingerprint stage".split()  # noqa: SIM905
 
 
 def test_imports_only_point_down() -> None:

@@ -9,18 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, ValidationError, model_validator
 
 from anneal.checks.features import field, values
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.params import Count, Section
+from anneal.records import Record
 
 Floats = npt.NDArray[np.float64]
-Record = dict[str, Any]
 Shape = Literal["full", "diag"]
 
 
@@ -104,10 +104,10 @@ def components(model: Model, records: Sequence[Record]) -> list[int | None]:
 
 
 def load(path: str | Path) -> Model:
-    """A saved model; Refusal for a file that is none."""
+    """A saved model; UserError for a file that is none."""
     try:
         return Model.model_validate_json(Path(path).read_text("utf-8"))
     except FileNotFoundError:
-        raise Refusal(f"{path}: no such file; `dvc repro filter` makes it") from None
+        raise UserError(f"{path}: no such file; `dvc repro filter` makes it") from None
     except ValidationError as err:
-        raise Refusal(f"{path}: no density model: {err.errors()[0]['msg']}; `dvc repro filter` makes it") from None
+        raise UserError(f"{path}: no density model: {err.errors()[0]['msg']}; `dvc repro filter` makes it") from None

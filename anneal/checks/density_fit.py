@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from anneal.checks.density import Density, Floats, Model, Record, Shape, Units, log_prob
 from anneal.checks.features import FEATURES, field, values
-from anneal.errors import Refusal
+from anneal.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def _units(records: Sequence[Record], density: Density) -> Units:
         known = ~np.isnan(column)
         if not known.any():
             names = ", ".join(FEATURES)
-            raise Refusal(f"params.yaml: filter.density.features: no text has {name!r}; known: {names}, a JSON path")
+            raise UserError(f"params.yaml: filter.density.features: no text has {name!r}; known: {names}, a JSON path")
         if name in density.relative:
             centres[name] = {str(k): float(np.median(column[known & (kinds == k)])) for k in np.unique(kinds[known])}
             centres[name][""] = float(np.median(column[known]))
@@ -49,7 +49,7 @@ def _units(records: Sequence[Record], density: Density) -> Units:
     # A constant feature tells nothing, and its variance of zero would add nats of density to every record.
     keep = np.flatnonzero(scale > 1e-9).tolist()
     if not keep:
-        raise Refusal(f"params.yaml: filter.density.features: none varies over {len(records)} records; name another")
+        raise UserError(f"params.yaml: filter.density.features: none varies over {len(records)} records; name another")
     features = [density.features[column] for column in keep]
     return Units(
         features=features,
@@ -105,13 +105,13 @@ def fit(records: Sequence[Record], density: Density, seed: int) -> Fit:
     """Choose by BIC, score every record by a mixture that has not seen it, and fit the model on all of them.
 
     The threshold is a percentile of the out-of-fold scores: after a fit on 60 rows of 8 features, 81 % of new rows
-    pass the 5th percentile of its own scores and 97 % pass this one. Raises Refusal for too few records.
+    pass the 5th percentile of its own scores and 97 % pass this one. Raises UserError for too few records.
     """
     units = _units(records, density)
     points = units.points(records)
     whole = ~np.isnan(points).any(axis=1)
     if whole.sum() < 2 * density.folds:
-        raise Refusal(f"filter.density: {whole.sum()} records for {density.folds} folds; give it more records")
+        raise UserError(f"filter.density: {whole.sum()} records for {density.folds} folds; give it more records")
     candidates = _candidates(points[whole], density, seed)
     digest = hashlib.blake2b(digest_size=16)
     for record in sorted(records, key=lambda r: str(r["id"])):

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.params import Section
 
 # Claims that promise too much, by the patterns of a recipe; a clause that denies one is no promise.
@@ -89,12 +89,12 @@ def vocabulary(path: str | Path) -> Vocabulary:
     try:
         found = json.loads(Path(path).read_text("utf-8"))
     except FileNotFoundError:
-        raise Refusal(f"{path}: no such file; rules.folder names its folder") from None
+        raise UserError(f"{path}: no such file; rules.folder names its folder") from None
     except json.JSONDecodeError as err:
-        raise Refusal(f"{path}:{err.lineno}:{err.colno}: not JSON: {err.msg}") from None
+        raise UserError(f"{path}:{err.lineno}:{err.colno}: not JSON: {err.msg}") from None
     for slot, words in found.items() if isinstance(found, dict) else [("the file", None)]:
         if not isinstance(words, list) or not all(isinstance(word, str) and word.strip() for word in words):
-            raise Refusal(f"{path}: {slot}: expected a list of words in each slot of an object")
+            raise UserError(f"{path}: {slot}: expected a list of words in each slot of an object")
     return dict(found)
 
 
@@ -162,7 +162,7 @@ def foreign(text: str, facts: Facts, vocabulary: Vocabulary, slots: list[str]) -
             every = [word for words in vocabulary.values() for word in words]
             hits |= dict.fromkeys(f"{slot}:{number}" for number in _foreign_numbers(text, facts, every))
         elif slot not in vocabulary:
-            raise Refusal(f"rules: the vocabulary has no slot {slot!r}; it has {', '.join(sorted(vocabulary))}")
+            raise UserError(f"rules: the vocabulary has no slot {slot!r}; it has {', '.join(sorted(vocabulary))}")
         else:
             held = {word.casefold() for word in strings(facts)}
             told = _told(text, facts, vocabulary[slot])
@@ -191,10 +191,10 @@ def named(text: str, facts: Facts, slot: str, vocabulary: Vocabulary) -> list[st
 def check(text: str, kind: str, facts: Facts, rules: Rules, vocabulary: Vocabulary) -> dict[str, list[str]]:
     """Rule to hits; an empty list is a pass. `all_facts` repeats the hits of every other rule and adds its own.
 
-    Raises Refusal for a type without a contract: a text nobody checks must not count as right.
+    Raises UserError for a type without a contract: a text nobody checks must not count as right.
     """
     if kind not in rules.types:
-        raise Refusal(f"params.yaml: rules.types: no contract for {kind!r}; it has {', '.join(sorted(rules.types))}")
+        raise UserError(f"params.yaml: rules.types: no contract for {kind!r}; it has {', '.join(sorted(rules.types))}")
     contract = rules.types[kind]
     missing = [f"missing {pattern}" for pattern in contract.require if not re.search(pattern, text)]
     name = str(facts[rules.name]) if rules.name else ""

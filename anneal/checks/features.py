@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anneal import similarity
-
-Record = dict[str, Any]
+from anneal.records import Record
 
 _SENTENCE = re.compile(r"[。！？!?…\n]+|\.(?!\d)")  # the point of 0.5% ends no sentence
 

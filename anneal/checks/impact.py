@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +11,8 @@ import numpy.typing as npt
 from anneal.checks import features
 from anneal.checks.density import Density
 from anneal.checks.density_fit import Fit
+from anneal.records import Record
 
-Record = dict[str, Any]
 CURVE = (1, 2, 5, 10, 25)  # percentiles reported beside the chosen one
 _BINS, _SHOWN = 30, 10
 _QUANTILES = {"p5": 5, "p50": 50, "p95": 95}

@@ -14,11 +14,11 @@ from itertools import combinations
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from anneal.checks.facts import strings
-from anneal.errors import Refusal
+from anneal.errors import UserError
+from anneal.records import Record
 
 Json = dict[str, Any] | list[Any]
 Element = dict[str, Any]
-Record = dict[str, Any]
 How = Literal["strict", "extracted", "repaired", "none"]
 
 SIDES = ("x", "y", "w", "h")
@@ -133,7 +133,9 @@ def _validator(schema: str) -> Any:
     try:
         Draft202012Validator.check_schema(json.loads(schema))
     except SchemaError as err:
-        raise Refusal(f"schema.json: {err.json_path}: {err.message[:_SHOWN]}; it must be JSON Schema 2020-12") from None
+        raise UserError(
+            f"schema.json: {err.json_path}: {err.message[:_SHOWN]}; it must be JSON Schema 2020-12"
+        ) from None
     return Draft202012Validator(json.loads(schema))
 
 

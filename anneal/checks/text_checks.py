@@ -14,9 +14,9 @@ from typing import Any
 
 from anneal import similarity
 from anneal.checks import density, facts, json_layout, verse
-from anneal.errors import Refusal
-from anneal.files import Record
+from anneal.errors import UserError
 from anneal.params import Fraction, Section
+from anneal.records import Record
 
 Hits = list[str]  # what was found; empty is a pass
 
@@ -30,7 +30,7 @@ class Filter(Section):
 
 
 @dataclass(frozen=True)
-class World:
+class Context:
     """All that a check may look at beside the record and its text."""
 
     rules: facts.Rules
@@ -42,9 +42,9 @@ class World:
     near: float = 0.9  # share of the 8-grams from which a text is a copy
 
 
-def world(
+def context(
     rules: facts.Rules, model: density.Model | None = None, train: Sequence[str] = (), near: float = 0.9
-) -> World:
+) -> Context:
     """The world of a recipe: the files of rules.folder, and what the stage brings along."""
     folder = Path(rules.folder)
     found: dict[str, Any] = {}
@@ -53,41 +53,41 @@ def world(
         try:
             found[name] = json.loads(path.read_text("utf-8")) if path.exists() else None
         except json.JSONDecodeError as err:
-            raise Refusal(f"{path}:{err.lineno}:{err.colno}: not JSON: {err.msg}") from None
-    return World(rules, facts.known(rules), **found, density=model, train=tuple(train), near=near)
+            raise UserError(f"{path}:{err.lineno}:{err.colno}: not JSON: {err.msg}") from None
+    return Context(rules, facts.known(rules), **found, density=model, train=tuple(train), near=near)
 
 
 def _need(value: Any, check: str, file: str) -> Any:
     if value is None:
-        raise Refusal(f"the check {check!r} needs {file}; add it, or take the check out of params.yaml")
+        raise UserError(f"the check {check!r} needs {file}; add it, or take the check out of params.yaml")
     return value
 
 
-def _json(_record: Record, words: str, _world: World) -> Hits:
+def _json(_record: Record, words: str, _world: Context) -> Hits:
     return [] if json_layout.strict(words) is not None else ["not JSON"]
 
 
-def _schema(_record: Record, words: str, world: World) -> Hits:
-    return json_layout.schema_errors(words, _need(world.schema, "schema", f"{world.rules.folder}/schema.json"))
+def _schema(_record: Record, words: str, context: Context) -> Hits:
+    return json_layout.schema_errors(words, _need(context.schema, "schema", f"{context.rules.folder}/schema.json"))
 
 
-def _semantic(record: Record, words: str, _world: World) -> Hits:
+def _semantic(record: Record, words: str, _world: Context) -> Hits:
     return json_layout.semantic(words, record)
 
 
-def _lines(record: Record, words: str, _world: World) -> Hits:
+def _lines(record: Record, words: str, _world: Context) -> Hits:
     return verse.lines_hits(words, record)
 
 
-def _syllables(record: Record, words: str, _world: World) -> Hits:
+def _syllables(record: Record, words: str, _world: Context) -> Hits:
     return verse.syllables_hits(words, record)
 
 
-def _rhyme(record: Record, words: str, world: World) -> Hits:
-    return verse.rhyme_hits(words, record, _need(world.rhymes, "rhyme", f"{world.rules.folder}/rhymes.json"))
+def _rhyme(record: Record, words: str, context: Context) -> Hits:
+    return verse.rhyme_hits(words, record, _need(context.rhymes, "rhyme", f"{context.rules.folder}/rhymes.json"))
 
 
-EACH: dict[str, Callable[[Record, str, World], Hits]] = {
+EACH: dict[str, Callable[[Record, str, Context], Hits]] = {
     "json": _json,
     "schema": _schema,
     "semantic": _semantic,
@@ -97,25 +97,25 @@ EACH: dict[str, Callable[[Record, str, World], Hits]] = {
 }
 
 
-def _in_distribution(records: Sequence[Record], texts: Sequence[str], world: World) -> list[Hits]:
+def _in_distribution(records: Sequence[Record], texts: Sequence[str], context: Context) -> list[Hits]:
     """At least as likely as the density's own threshold; -inf where a number is missing."""
-    model = _need(world.density, "in_distribution", "models/density")
+    model = _need(context.density, "in_distribution", "models/density")
     scores = density.log_prob(
         model, [{"type": r["type"], "text": words} for r, words in zip(records, texts, strict=True)]
     )
     return [[] if score >= model.threshold else [f"log-probability {score:.2f}"] for score in scores.tolist()]
 
 
-def _copied(_records: Sequence[Record], texts: Sequence[str], world: World) -> list[Hits]:
-    if not world.train:
+def _copied(_records: Sequence[Record], texts: Sequence[str], context: Context) -> list[Hits]:
+    if not context.train:
         return [[] for _ in texts]
-    close = similarity.nearest(texts, world.train, 8)
+    close = similarity.nearest(texts, context.train, 8)
     return [
-        [f"{n.containment:.2f} of its 8-grams"] if max(n.jaccard, n.containment) >= world.near else [] for n in close
+        [f"{n.containment:.2f} of its 8-grams"] if max(n.jaccard, n.containment) >= context.near else [] for n in close
     ]
 
 
-TOGETHER: dict[str, Callable[[Sequence[Record], Sequence[str], World], list[Hits]]] = {
+TOGETHER: dict[str, Callable[[Sequence[Record], Sequence[str], Context], list[Hits]]] = {
     "in_distribution": _in_distribution,
     "copied": _copied,
 }
@@ -124,28 +124,28 @@ NAMES = (*FACTS, *EACH, *TOGETHER)
 
 
 def refuse(names: Sequence[str], where: str) -> None:
-    """Raises Refusal for a check that does not exist; `where` is the key of params.yaml."""
+    """Raises UserError for a check that does not exist; `where` is the key of params.yaml."""
     if unknown := [name for name in names if name not in NAMES]:
-        raise Refusal(f"params.yaml: {where}: unknown check {unknown[0]!r}; known: {', '.join(NAMES)}")
+        raise UserError(f"params.yaml: {where}: unknown check {unknown[0]!r}; known: {', '.join(NAMES)}")
 
 
 def run_all(
-    names: Sequence[str], records: Sequence[Record], texts: Sequence[str], world: World
+    names: Sequence[str], records: Sequence[Record], texts: Sequence[str], context: Context
 ) -> list[dict[str, Hits]]:
     """For each text the hits of each check, in the order of `names`."""
     found: list[dict[str, Hits]] = [{} for _ in texts]
     about_facts = any(name in FACTS for name in names)
     for row, record, words in zip(found, records, texts, strict=True):
-        told = facts.check(words, record["type"], record["facts"], world.rules, world.known) if about_facts else {}
+        told = facts.check(words, record["type"], record["facts"], context.rules, context.known) if about_facts else {}
         row |= {name: told[name] if name in FACTS else [] for name in names}
-        row |= {name: EACH[name](record, words, world) for name in names if name in EACH}
+        row |= {name: EACH[name](record, words, context) for name in names if name in EACH}
     for name in names:
         if name in TOGETHER and texts:
-            for row, hits in zip(found, TOGETHER[name](records, texts, world), strict=True):
+            for row, hits in zip(found, TOGETHER[name](records, texts, context), strict=True):
                 row[name] = hits
     return found
 
 
-def run(names: Sequence[str], record: Record, words: str, world: World) -> dict[str, Hits]:
+def run(names: Sequence[str], record: Record, words: str, context: Context) -> dict[str, Hits]:
     """The hits of each check on one text."""
-    return run_all(names, [record], [words], world)[0]
+    return run_all(names, [record], [words], context)[0]

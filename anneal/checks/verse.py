@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping
-from typing import Any
 
-from anneal.records import golden
+from anneal.records import Record, golden
 
-Record = dict[str, Any]
 Rhymes = Mapping[str, str]  # class -> its characters
 
 GIVEN = "input"  # the fact that holds the couplet, by the name that instruction data gives it

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 
 # What a chat template does: the text around a turn, the control tokens, and the token that ends an answer.
 #
@@ -30,7 +30,7 @@ _DAY = datetime.date(2024, 7, 26)
 _TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 
 
-class Unmaskable(Refusal):
+class Unmaskable(UserError):
     """A row that cannot be masked exactly. The text is the reason, in the same words for every row of its kind."""
 
 
@@ -115,10 +115,12 @@ def _learn(tokenizer: Any, template: str, _size: int) -> Grammar:
 def grammar_of(tokenizer: Any) -> Grammar:
     """The grammar of a tokenizer with its template; refuses where there is no template or nothing that could stop."""
     if not tokenizer.chat_template:
-        raise Refusal(f"{tokenizer.name_or_path}: the tokenizer has no chat template; add chat_template.jinja to it")
+        raise UserError(f"{tokenizer.name_or_path}: the tokenizer has no chat template; add chat_template.jinja to it")
     found = _learn(tokenizer, tokenizer.get_chat_template(), len(tokenizer))
     if not found.stops:
-        raise Refusal(f"{tokenizer.name_or_path}: neither the chat template nor eos_token names a stop; set eos_token")
+        raise UserError(
+            f"{tokenizer.name_or_path}: neither the chat template nor eos_token names a stop; set eos_token"
+        )
     return found
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from anneal import files
 from anneal.dataset import chat_template
 from anneal.dataset.chat_template import Unmaskable
-from anneal.errors import Refusal
+from anneal.errors import UserError
 
 _POOL = 50  # batches that are sorted by length together: enough for even batches, too few to lose chance
 
@@ -55,20 +55,20 @@ def encode(path: str, tokenizer: Any, turns: Literal["last", "all"], limit: floa
             refused[str(err)] += 1
             continue
         if len(row.ids) > limit:
-            raise Refusal(
+            raise UserError(
                 f"{path}: {record['id']}: {len(row.ids)} tokens, {holder} {limit:.0f}; lower format.max_length"
             )
         found.append(row)
     if records and not found:
-        raise Refusal(f"{path}: no row can be masked; the most frequent reason: {refused.most_common(1)[0][0]}")
+        raise UserError(f"{path}: no row can be masked; the most frequent reason: {refused.most_common(1)[0][0]}")
     return Rows([row.ids for row in found], [row.labels for row in found], dict(sorted(refused.items())))
 
 
 def order(lengths: list[int], batch: int, seed: int, epoch: int, grouped: bool) -> list[int]:
     """Row numbers of one epoch; grouped, rows of like length share a batch, and the longest batch of all is first."""
-    dice = random.Random(f"{seed}/order/{epoch}")
+    rng = random.Random(f"{seed}/order/{epoch}")
     rows = list(range(len(lengths)))
-    dice.shuffle(rows)
+    rng.shuffle(rows)
     if not grouped:
         return rows
     rest = [rows.pop() for _ in range(len(rows) % batch)]
@@ -76,7 +76,7 @@ def order(lengths: list[int], batch: int, seed: int, epoch: int, grouped: bool) 
     for start in range(0, len(rows), _POOL * batch):
         pool = sorted(rows[start : start + _POOL * batch], key=lambda row: -lengths[row])
         batches += [pool[at : at + batch] for at in range(0, len(pool), batch)]
-    dice.shuffle(batches)
+    rng.shuffle(batches)
     if batches and epoch == 0:  # a card that is too small fails in the first step, not after an hour
         longest = max(range(len(batches)), key=lambda n: lengths[batches[n][0]])
         batches.insert(0, batches.pop(longest))
@@ -107,4 +107,4 @@ def prove(trainer: Any, rows: Rows, stops: list[int]) -> None:
         batch = trainer.data_collator([data[n] for n in range(start, min(start + size, len(data)))])
         left += sum(label in stops for label in batch["labels"].flatten().tolist())
     if left != (wanted := rows.count(stops)):
-        raise Refusal(f"params.yaml: train.packing: only {left} of {wanted} stops are left after packing; raise it")
+        raise UserError(f"params.yaml: train.packing: only {left} of {wanted} stops are left after packing; raise it")

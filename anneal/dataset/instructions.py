@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.params import Section
 from anneal.prompts import Prompt, slots
+from anneal.records import Record
 
-Record = dict[str, Any]
 OWN = "text"  # the target that is no fact but the record's own text
 
 
@@ -58,7 +58,7 @@ class Writer:
         # Parted before the slots are filled: a value that holds a line break must not make a wording of its own.
         self.lines = [line.strip() for line in self.wordings.text.splitlines() if line.strip()]
         if not self.lines:
-            raise Refusal(f"{self.wordings.path}: holds no wording; write one instruction a line")
+            raise UserError(f"{self.wordings.path}: holds no wording; write one instruction a line")
         self.types, self.name, self.target = types, name, task.target if task else OWN
         self.purpose = f"{seed}/wording/{name}" if name else f"{seed}/wording"
 
@@ -72,7 +72,9 @@ class Writer:
     def values(self, record: Record) -> dict[str, str]:
         """What the prompt may tell: facts and label, and in a further task the text, but never the answer itself."""
         if record["type"] not in self.types:
-            raise Refusal(f"data/filtered.jsonl: {record['id']}: type {record['type']!r} has no label in params types")
+            raise UserError(
+                f"data/filtered.jsonl: {record['id']}: type {record['type']!r} has no label in params types"
+            )
         told = {**slots(record["facts"]), "label": self.types[self.kind(record)]}
         told |= {OWN: record["text"]} if self.name else {}
         return told if not self.name else {key: value for key, value in told.items() if key != self.target}
@@ -88,7 +90,7 @@ class Writer:
             if self.answer(record).strip() and all(values.get(slot, "").strip() for slot in wanted):
                 found.append(record)
         if not found:
-            raise Refusal(
+            raise UserError(
                 f"params.yaml: format.tasks.{self.name}: no record has the fact {self.target!r} and every slot of "
                 f"{self.wordings.path} ({', '.join(sorted(wanted))}); mend the name, or take the task out"
             )

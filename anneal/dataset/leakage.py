@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from anneal import similarity
-
-Record = dict[str, Any]
+from anneal.records import Record
 
 
 class Row(NamedTuple):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from anneal import files
 from anneal.decoding import generate
-from anneal.files import Record
+from anneal.records import Record
 
 
 def gather(

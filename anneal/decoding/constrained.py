@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -28,14 +28,14 @@ def schema(path: str | Path) -> dict[str, Any]:
     try:
         found = json.loads(Path(path).read_text("utf-8"))
     except FileNotFoundError:
-        raise Refusal(f"{path}: no such file; write the schema, or set accept.constrained to false") from None
+        raise UserError(f"{path}: no such file; write the schema, or set accept.constrained to false") from None
     except json.JSONDecodeError as err:
-        raise Refusal(f"{path}:{err.lineno}:{err.colno}: not JSON: {err.msg}") from None
+        raise UserError(f"{path}:{err.lineno}:{err.colno}: not JSON: {err.msg}") from None
     if not isinstance(found, dict):
-        raise Refusal(f"{path}: expected an object, got {type(found).__name__}")
+        raise UserError(f"{path}: expected an object, got {type(found).__name__}")
     # A keyword that the grammar cannot follow is refused: ignored, it would promise texts that the checks reject.
     if wrong := LLMatcher.validate_grammar(_source(found)):
-        raise Refusal(f"{path}: {' '.join(wrong.split())}; take it out, or set accept.constrained to false")
+        raise UserError(f"{path}: {' '.join(wrong.split())}; take it out, or set accept.constrained to false")
     return found
 
 
@@ -69,7 +69,7 @@ class Grammar:
         known = from_tokenizer(tokenizer, eos_token=list(stops))
         self.start = LLMatcher(known, _source(wanted), log_level=0)
         if self.start.is_error():
-            raise Refusal(f"the JSON schema: {' '.join(self.start.get_error().split())[:300]}; simplify it")
+            raise UserError(f"the JSON schema: {' '.join(self.start.get_error().split())[:300]}; simplify it")
         self.size: int = known.vocab_size
         self.ends = frozenset([*stops, tokenizer.pad_token_id])
 

@@ -11,15 +11,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from typing import Any
 
 import numpy as np
 
 from anneal import similarity
-from anneal.errors import Refusal
+from anneal.errors import UserError
+from anneal.records import Record
 from anneal.stats import intervals
 
-Record = dict[str, Any]
 # For each text of a record `name: what was found` of every check that it fails. All texts of a rung at once: a check
 # may compare each with the whole training data.
 Check = Callable[[Sequence[Record], Sequence[str]], Sequence[list[str]]]
@@ -82,7 +81,7 @@ def given(records: Sequence[Record], answers: Sequence[Record], temperature: flo
     """Answers that there are already, as a rung; `where` names their file should they be those of other records."""
     known = {row["id"]: [Candidate(row["text"], row["n_new"], None, row["finish"])] for row in answers}
     if odd := sorted(known.keys() ^ {record["id"] for record in records}):
-        raise Refusal(f"{where}: other ids than data/test.jsonl: {', '.join(odd[:3])}; run `dvc repro`")
+        raise UserError(f"{where}: other ids than data/test.jsonl: {', '.join(odd[:3])}; run `dvc repro`")
     return Rung("first", temperature, lambda some: [known[record["id"]] for record in some])
 
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from anneal.decoding.generate import Continuation, Decode
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.files import Record, work
 from anneal.llm import client, endpoint, offline_server, request, response
-from anneal.llm.response_cache import Ledger
-from anneal.llm.scheduler import Loop
+from anneal.llm.response_cache import ResponseCache
+from anneal.llm.scheduler import Scheduler
 
 _ENDS: dict[str, Literal["stop", "length"]] = {"stop": "stop", "length": "length", "max_tokens": "length"}
 
@@ -72,23 +72,23 @@ def _nobody(_body: dict[str, Any]) -> offline_server.Reply:
 def _value(row: Question) -> Continuation:
     if row.answer is None or row.answer.status == "failed":
         why = row.errors[-1] if row.errors else "no reply"
-        raise Refusal(f"data/test.jsonl: {row.call.id}: the server gave no answer: {why}; run again to ask again")
+        raise UserError(f"data/test.jsonl: {row.call.id}: the server gave no answer: {why}; run again to ask again")
     found: Continuation = row.answer.value
     return found
 
 
-def answer(questions: list[Question], road: endpoint.Road) -> list[Continuation]:
+def answer(questions: list[Question], road: endpoint.Endpoint) -> list[Continuation]:
     """One answer to each question, from the ledger or from the server.
 
-    Raises Refusal for a row without one: a system is measured on all rows, or its figures are of other rows.
+    Raises UserError for a row without one: a system is measured on all rows, or its figures are of other rows.
     """
-    with contextlib.closing(Ledger(work("llm") / "ledger.sqlite")) as ledger:
+    with contextlib.closing(ResponseCache(work("llm") / "ledger.sqlite")) as ledger:
         todo = client.look_up([*questions], ledger, request.accept)
         if todo and os.environ.get("ANNEAL_DRY_RUN", "0") not in ("", "0"):
-            raise Refusal(f"dry run: would send {len(todo)} of {len(questions)} answer requests of the first batch")
+            raise UserError(f"dry run: would send {len(todo)} of {len(questions)} answer requests of the first batch")
         if todo:
             with endpoint.opened(road, _nobody) as ready:
-                loop = Loop(ready, ledger, request.accept)
+                loop = Scheduler(ready, ledger, request.accept)
                 asyncio.run(loop.go(todo))
             if loop.reason is not None:
                 raise loop.reason
@@ -104,13 +104,13 @@ def writer(
     has loaded: the same name after another training is another system, and must not be answered from the ledger.
     """
     if not model:
-        raise Refusal(
+        raise UserError(
             f"params.yaml: answer.model.{system}: empty; name what the server calls it, or use another engine"
         )
     for place, settings in chosen.items():
         for key, plain in (("num_beams", 1), ("no_repeat_ngram_size", 0)):
             if (value := getattr(settings, key)) != plain:
-                raise Refusal(
+                raise UserError(
                     f"params.yaml: answer.{place}.{key}: {value}, which engine: openai cannot do; set {plain}"
                 )
     road = endpoint.road("answer", "", _nobody, None)

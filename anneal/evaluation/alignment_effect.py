@@ -9,17 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from anneal.files import Record
 from anneal.preference import reward_spread
+from anneal.records import Metrics, Record
 from anneal.stats import intervals, paired
 from anneal.systems import present
 
-Numbers = dict[str, Any]
 # What alignment is meant to cut: checks of evaluate, and the rewards that fall with them.
 DEFECTS = ("banned", "exaggerated", "unsupported")
 
 
-def compared(values: Mapping[str, Mapping[str, float]], items: Mapping[str, str], seed: int) -> Numbers | None:
+def compared(values: Mapping[str, Mapping[str, float]], items: Mapping[str, str], seed: int) -> Metrics | None:
     """aligned - tuned of id -> value, with its state and its sentence; None without an aligned model."""
     if not {"aligned", "tuned"} <= values.keys():
         return None
@@ -30,11 +29,11 @@ def compared(values: Mapping[str, Mapping[str, float]], items: Mapping[str, str]
     return {**found, "state": paired.state(found), "sentence": paired.sentence(found)}
 
 
-def shares(joined: Mapping[str, Sequence[Record]], checks: Sequence[str], wanted: bool, seed: int) -> Numbers:
+def shares(joined: Mapping[str, Sequence[Record]], checks: Sequence[str], wanted: bool, seed: int) -> Metrics:
     """By name: the share of each system's texts whose check gives `wanted`, and aligned - tuned. Only of checks that
     were made."""
     items = {row["id"]: row["item"] for rows in joined.values() for row in rows}
-    made: Numbers = {}
+    made: Metrics = {}
     for name in checks:
         if not all(name in row["passed"] for rows in joined.values() for row in rows):
             continue
@@ -44,7 +43,7 @@ def shares(joined: Mapping[str, Sequence[Record]], checks: Sequence[str], wanted
     return made
 
 
-def _figure(rows: Mapping[str, Sequence[Record]], value: Any, seed: int) -> Numbers:
+def _figure(rows: Mapping[str, Sequence[Record]], value: Any, seed: int) -> Metrics:
     """Mean of a value of the rollouts, by system, and aligned - tuned over prompts: samples of one are its mean."""
     means: dict[str, dict[str, float]] = {}
     items = {row["id"]: row["item"] for part in rows.values() for row in part}
@@ -57,13 +56,13 @@ def _figure(rows: Mapping[str, Sequence[Record]], value: Any, seed: int) -> Numb
     return {"systems": systems, "difference": compared(means, items, seed)}
 
 
-def rollouts(rows: Mapping[str, Sequence[Record]], seed: int) -> Numbers:
+def rollouts(rows: Mapping[str, Sequence[Record]], seed: int) -> Metrics:
     """Of what each model draws: the mean reward, each reward function, and the share with each defect."""
     rows = {system: part for system, part in rows.items() if part}
     if not rows:
         return {}
     names = sorted(rows[next(iter(rows))][0]["rewards"])
-    made: Numbers = {"n": {s: len(part) for s, part in rows.items()}, "reward": _figure(rows, _reward, seed)}
+    made: Metrics = {"n": {s: len(part) for s, part in rows.items()}, "reward": _figure(rows, _reward, seed)}
     made["functions"] = {name: _figure(rows, lambda row, name=name: row["rewards"][name], seed) for name in names}
     made["defects"] = {
         name: _figure(rows, lambda row, name=name: float(row["rewards"][name] < 1), seed)
@@ -77,7 +76,7 @@ def _reward(row: Record) -> float:
     return float(row["reward"])
 
 
-def signal(drawn: Sequence[Record], judged: Sequence[Record], seed: int) -> Numbers:
+def signal(drawn: Sequence[Record], judged: Sequence[Record], seed: int) -> Metrics:
     """Whether the reward ranks samples of one prompt as the judge does: rank correlation with the judge's score."""
     scores = {(row["id"], row["sample"]): row["score"] for row in judged if row["outcome"] == "ok"}
     rows = [row for row in drawn if (row["id"], row["sample"]) in scores]
@@ -85,7 +84,7 @@ def signal(drawn: Sequence[Record], judged: Sequence[Record], seed: int) -> Numb
     return {**found, "judged": len(judged), "scored": len(scores)}
 
 
-def price(evaluated: Numbers, systems: Sequence[str]) -> Numbers:
+def price(evaluated: Metrics, systems: Sequence[str]) -> Metrics:
     """What every system's texts look like to arithmetic: bits per byte of golden, variety, length beside golden."""
     wanted = {
         "bits_per_byte": ("likelihood", "bits_per_byte"),
@@ -93,7 +92,7 @@ def price(evaluated: Numbers, systems: Sequence[str]) -> Numbers:
         "distinct_2": ("variety", "distinct_2"),
         "distinct_4": ("variety", "distinct_4"),
     }
-    made: Numbers = {}
+    made: Metrics = {}
     for system in systems:
         found = {key: ((evaluated.get(m) or {}).get(system) or {}).get(part) for key, (m, part) in wanted.items()}
         every = ((evaluated.get("length") or {}).get(system) or {}).get("all") or {}
@@ -105,10 +104,10 @@ def whole(
     joined: Mapping[str, Sequence[Record]],
     drawn: Mapping[str, Sequence[Record]],
     judged: Sequence[Record],
-    evaluated: Numbers,
+    evaluated: Metrics,
     passes: Sequence[str],
     seed: int,
-) -> Numbers:
+) -> Metrics:
     """The block `alignment` of the table: what texts pass, their defects, rollouts, signal, price."""
     return {
         "passes": shares(joined, passes, True, seed),

@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.evaluation import copied_spans, style
-from anneal.files import Record
-from anneal.records import AUTHOR
+from anneal.records import AUTHOR, Record
 
 
 class Text(NamedTuple):
@@ -31,9 +30,9 @@ def function_words(folder: str | Path) -> list[str]:
     try:
         found = json.loads(path.read_text("utf-8"))["function_words"]
     except FileNotFoundError:
-        raise Refusal(f"{path}: no such file; the metric style needs its function_words") from None
+        raise UserError(f"{path}: no such file; the metric style needs its function_words") from None
     except (json.JSONDecodeError, KeyError, TypeError) as err:
-        raise Refusal(f'{path}: expected {{"function_words": [...]}}: {err!r}') from None
+        raise UserError(f'{path}: expected {{"function_words": [...]}}: {err!r}') from None
     return [str(word) for word in found]
 
 

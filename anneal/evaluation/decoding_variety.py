@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from anneal.evaluation import text_metrics
-from anneal.files import Record
+from anneal.records import Record
 from anneal.stats import intervals
 
 Quality = Callable[[Record], float]

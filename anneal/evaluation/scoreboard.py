@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from anneal.records import Metrics
 from anneal.systems import present
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 IN_TABLE = 3  # shares that are columns, less two where there is an aligned model; the others stand under the table
-Numbers = dict[str, Any]
 
 
 def show(value: float | None, form: str = ".2f") -> str:
     return "-" if value is None else format(value, form)
 
 
-def _gap(gap: Numbers) -> str:
+def _gap(gap: Metrics) -> str:
     """A difference with its interval, marked where it is none."""
     mark = {"none": "~ ", "open": "~ ", "noise": "~ ", "equivalent": "= "}.get(gap["state"], "")
     span = f" [{show(gap['low'], '+.2f')}, {show(gap['high'], '+.2f')}]"
@@ -30,7 +30,7 @@ def _gap(gap: Numbers) -> str:
     )
 
 
-def table(numbers: Numbers) -> Table:
+def table(numbers: Metrics) -> Table:
     """Scores first, then what a check can decide; every mean with its denominator, the difference with its interval."""
     from rich.table import Table
 

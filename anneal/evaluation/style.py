@@ -94,11 +94,11 @@ class _Pool:
         once = {tuple(part): len(part) for part in tokens}
         self.size, self.longest = sum(once.values()), max(once.values(), default=0)
 
-    def order(self, dice: random.Random) -> list[int]:
+    def order(self, rng: random.Random) -> list[int]:
         """The texts in random order, those of one document together."""
         names = sorted(set(self.documents))
-        place = {name: at for at, name in enumerate(dice.sample(names, len(names)))}
-        shuffled = dice.sample(range(len(self.parts)), len(self.parts))
+        place = {name: at for at, name in enumerate(rng.sample(names, len(names)))}
+        shuffled = rng.sample(range(len(self.parts)), len(self.parts))
         return sorted(shuffled, key=lambda text: place[self.documents[text]])
 
 
@@ -120,10 +120,10 @@ def _feature(name: str, mine: Profile, reference: Profile, seed: int, draws: int
         return {}
     far, null = [], []
     for draw in range(draws):
-        dice = random.Random(f"{seed}/{name}/{draw}")
-        order = theirs.order(dice)
+        rng = random.Random(f"{seed}/{name}/{draw}")
+        order = theirs.order(rng)
         sample = _take(theirs, order, size)
-        far.append(measure(_take(ours, ours.order(dice), size), sample))
+        far.append(measure(_take(ours, ours.order(rng), size), sample))
         # From the other end of the same order, so that the halves share one document at most.
         null.append(measure(_take(theirs, order[::-1], size), sample))
     usual = float(np.mean(null))

@@ -30,8 +30,8 @@ def distinct(
     """
     totals: dict[int, float] = dict.fromkeys(sizes, 0.0)
     for draw in range(draws):
-        dice, left, sample = random.Random(f"{seed}/distinct/{draw}"), budget, []
-        for key in dice.sample(sorted(texts), len(texts)):
+        rng, left, sample = random.Random(f"{seed}/distinct/{draw}"), budget, []
+        for key in rng.sample(sorted(texts), len(texts)):
             sample.append(texts[key][:left])
             left -= len(sample[-1])
         for n in sizes:

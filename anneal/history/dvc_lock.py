@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 
 LOCK = Path("dvc.lock")
 
@@ -38,7 +38,7 @@ class Entry:
 
 @functools.lru_cache(maxsize=8)  # a second of pure Python each, and more than one place of a page asks
 def parse(lock: str, name: str = str(LOCK)) -> dict[str, Entry]:
-    """The stages of a lock in its order. Refusal for what is no lock."""
+    """The stages of a lock in its order. UserError for what is no lock."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
@@ -56,15 +56,15 @@ def parse(lock: str, name: str = str(LOCK)) -> dict[str, Entry]:
         }
     except (YAMLError, AttributeError, KeyError, TypeError) as err:
         first = (str(err) or type(err).__name__).splitlines()[0]
-        raise Refusal(f"{name}: not a lock of DVC: {first}; `git checkout {name}` or `dvc repro`") from None
+        raise UserError(f"{name}: not a lock of DVC: {first}; `git checkout {name}` or `dvc repro`") from None
 
 
 def text() -> str:
-    """The lock of the working tree. Refusal where nothing has run."""
+    """The lock of the working tree. UserError where nothing has run."""
     try:
         return LOCK.read_text("utf-8")
     except FileNotFoundError:
-        raise Refusal(f"{LOCK}: no such file; `dvc repro` makes it") from None
+        raise UserError(f"{LOCK}: no such file; `dvc repro` makes it") from None
 
 
 def md5(path: Path) -> str:

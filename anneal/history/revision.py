@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from anneal import files
-from anneal.errors import Refusal
-from anneal.files import Record
+from anneal.errors import UserError
 from anneal.history import dvc_lock
 from anneal.params import PARAMS
+from anneal.records import Record
 from anneal.systems import SYSTEMS
 
 METRICS = "reports/metrics"
@@ -85,7 +85,7 @@ def _collect(name: str, paths: Iterable[str], read: Callable[[str], str]) -> Sna
                 for entry in dvc_lock.parse(read(path)).values():
                     snapshot.lock.update(entry.outs)
         except (ValueError, YAMLError) as err:
-            raise Refusal(f"{path}: unreadable in {name}: {str(err).splitlines()[0]}; `dvc repro` makes it") from None
+            raise UserError(f"{path}: unreadable in {name}: {str(err).splitlines()[0]}; `dvc repro` makes it") from None
     return snapshot
 
 
@@ -144,7 +144,7 @@ def data(snapshot: Snapshot, path: str) -> list[Record] | None:
     file = _cache() / name[:2] / name[2:]
     try:
         return files.read(file) if name and file.is_file() else None
-    except Refusal:
+    except UserError:
         return None
 
 
@@ -202,7 +202,7 @@ def experiments() -> dict[str, str]:
 
 
 class Old:
-    """One revision by any name that git or DVC knows. Raises Refusal for a name that neither does."""
+    """One revision by any name that git or DVC knows. Raises UserError for a name that neither does."""
 
     def __init__(self, name: str) -> None:
         from dvc.api import DVCFileSystem
@@ -219,13 +219,13 @@ class Old:
             self.revision = str(self._files.repo.get_rev())
         except (DvcException, SCMError) as err:
             said = str(err).splitlines()[0]
-            raise Refusal(f"{name}: {said}; `git log` and `dvc exp list --all-commits` say what there is") from None
+            raise UserError(f"{name}: {said}; `git log` and `dvc exp list --all-commits` say what there is") from None
 
     def text(self, path: str) -> str:
         try:
             found: str = self._files.read_text(path, encoding="utf-8")
         except FileNotFoundError:
-            raise Refusal(
+            raise UserError(
                 f"{self.name} ({self.revision[:10]}): {path} is neither in the cache nor in a remote; `dvc fetch "
                 "--all-commits` where one has it (an experiment: `dvc exp pull`), or run it again"
             ) from None

@@ -10,21 +10,19 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from anneal import files
-from anneal.errors import Refusal
-from anneal.files import Record
+from anneal.errors import UserError
 from anneal.history import dvc_lock
 from anneal.history.dvc_lock import Entry
 from anneal.history.revision import Old
+from anneal.records import Metrics, Record
 from anneal.stats import paired
 
 START, JUDGED, CHECKED = "train", "data/judgements/tuned.jsonl", "data/checks.jsonl"
 # What evaluate reads of the model that comes after the tuned one: no figure of the tuned one hangs on it.
 LATER = frozenset({"data/answers/aligned.jsonl", "data/presets/aligned.jsonl", "data/accepted.jsonl"})
 METRIC = Path("reports/metrics/seeds.json")
-Numbers = dict[str, Any]
 Rows = tuple[list[Record], list[Record]]  # judgements and checks of one run
 
 
@@ -46,18 +44,18 @@ def chain(entries: Mapping[str, Entry]) -> dict[str, Entry]:
 
 
 def targets(entries: Mapping[str, Entry]) -> list[str]:
-    """The stages that a run has to reach. Refusal for a lock without them."""
+    """The stages that a run has to reach. UserError for a lock without them."""
     found = [name for name, entry in entries.items() if entry.outs.keys() & {JUDGED, CHECKED}]
     if not found or START not in entries:
-        raise Refusal(f"{dvc_lock.LOCK}: holds no {START} with {JUDGED} after it; `dvc repro` first")
+        raise UserError(f"{dvc_lock.LOCK}: holds no {START} with {JUDGED} after it; `dvc repro` first")
     return found
 
 
 def seed(entries: Mapping[str, Entry]) -> int:
-    """The training seed of a run. Refusal where its params had none."""
+    """The training seed of a run. UserError where its params had none."""
     found = entries[START].params.get(START, {}).get("seed") if START in entries else None
     if not isinstance(found, int):
-        raise Refusal(
+        raise UserError(
             f"{dvc_lock.LOCK}: holds no {START}.seed, so that no run can differ in it alone; `dvc repro` first"
         )
     return found
@@ -100,7 +98,7 @@ def values(rows: Rows, shares: Sequence[str]) -> dict[str, dict[str, float]]:
     return {"score": found} | {share: {i: float(row[share]) for i, row in mine.items()} for share in known}
 
 
-def numbers(runs: Mapping[int, Rows], shares: Sequence[str]) -> Numbers:
+def numbers(runs: Mapping[int, Rows], shares: Sequence[str]) -> Metrics:
     """{seeds, n, score: band, <share>: band} of runs by seed; `n` records are in all of them."""
     drawn = [values(rows, shares) for _, rows in sorted(runs.items())]
     names = [name for name in drawn[0] if all(name in each for each in drawn)]
@@ -111,17 +109,17 @@ def numbers(runs: Mapping[int, Rows], shares: Sequence[str]) -> Numbers:
     }
 
 
-def again(stored: Numbers, entries: Mapping[str, Entry]) -> Numbers:
-    """The same numbers from the rows of the same runs. Refusal where those of one are not here."""
+def again(stored: Metrics, entries: Mapping[str, Entry]) -> Metrics:
+    """The same numbers from the rows of the same runs. UserError where those of one are not here."""
     runs = {int(key): revision for key, revision in stored["runs"].items()}
     if own := [key for key, revision in runs.items() if not revision and key != seed(entries)]:
-        raise Refusal(f"the run of seed {own[0]} is not the one in the working tree; make seeds")
+        raise UserError(f"the run of seed {own[0]} is not the one in the working tree; make seeds")
     shares = [key for key, value in stored.items() if isinstance(value, dict) and "band" in value and key != "score"]
     found = {key: at(Old(revision)) if revision else here() for key, revision in runs.items()}
     return {**numbers(found, shares), "of": stored["of"], "runs": stored["runs"]}
 
 
-def lines(found: Numbers) -> list[str]:
+def lines(found: Metrics) -> list[str]:
     """For the terminal: what the means of the seeds were, and how much of a difference is noise."""
     said = [f"{found['n']} records, training seeds {', '.join(map(str, found['seeds']))}"]
     for name, part in ((k, v) for k, v in found.items() if isinstance(v, dict) and "band" in v):

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from anneal import html
-from anneal.errors import Refusal
-from anneal.files import Record
+from anneal.errors import UserError
 from anneal.judging import rubric
+from anneal.records import Record
 
 Texts = Mapping[str, Mapping[str, str]]  # system -> record id -> text
 Entry = dict[str, Any]
@@ -158,7 +158,7 @@ def compare(
 
     able = [r for r in records if differ(r)]
     if not able:
-        raise Refusal(f"{':'.join(pairs[0])}: no test record whose two texts differ; there is nothing to compare")
+        raise UserError(f"{':'.join(pairs[0])}: no test record whose two texts differ; there is nothing to compare")
     chosen = draw(able, n, seed)
     taken = {r["id"] for r in chosen}
     spare = draw([r for r in able if r["id"] not in taken], round(len(chosen) * same), seed)

@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.params import Section
 
 Choice = Literal["left", "right", "tie", "skip", "undo", "1", "2", "3", "4", "5"]
@@ -101,7 +101,7 @@ def append(folder: Path, votes: Sequence[Vote]) -> None:
 
 
 def read(folder: Path) -> list[Vote]:
-    """The votes of all files, in the order of names and lines; Refusal with file and line."""
+    """The votes of all files, in the order of names and lines; UserError with file and line."""
     found: list[Vote] = []
     for path in sorted(folder.glob("*.jsonl")):
         with path.open("rb") as file:
@@ -110,7 +110,7 @@ def read(folder: Path) -> list[Vote]:
         try:
             found += parse(raw[: _whole(raw)])
         except Unreadable as err:
-            raise Refusal(f"{path}:{err}; mend or delete that line") from None
+            raise UserError(f"{path}:{err}; mend or delete that line") from None
     return found
 
 

@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.human import vote_records
 
 LIMIT = 1_000_000  # bytes of one request
@@ -96,7 +96,7 @@ class Handler(BaseHTTPRequestHandler):
             body, kind = work(self._path())
         except Refused as err:
             self._say(err.args[0], f"{err.args[1]}\n".encode(), "text/plain")
-        except (vote_records.Unreadable, Refusal) as err:
+        except (vote_records.Unreadable, UserError) as err:
             self._say(400, f"line {err}\n".encode(), "text/plain")
         except OSError as err:
             self._say(507, f"{err}\n".encode(), "text/plain")

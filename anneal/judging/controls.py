@@ -8,8 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from anneal.files import Record
-from anneal.records import golden
+from anneal.records import Record, golden
 
 KEPT = 0.6  # of the characters of a truncated text
 

@@ -8,25 +8,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from anneal import records
-from anneal.files import Record
 from anneal.judging import injected_defects
+from anneal.records import Metrics, Record
 from anneal.stats import intervals, repeats
 
 USABLE = 3.0  # "can be used after an edit" in every rubric
 OWN = ("weak", "exaggerated", "fake")  # kinds of the worse answers that the pipeline makes itself
-Numbers = dict[str, Any]
 
 
 def flagged(row: Record) -> bool:
     return bool(row["violations"]) or row["score"] < USABLE
 
 
-def detected(rows: Sequence[Record], golden: Mapping[str, Record]) -> Numbers:
+def detected(rows: Sequence[Record], golden: Mapping[str, Record]) -> Metrics:
     """One defect: shares of its texts below and above their own sound text, and of those flagged, over items."""
     both = [(row, golden[row["id"]]["score"]) for row in rows if row["outcome"] == "ok" and row["id"] in golden]
     items = [row["item"] for row, _ in both]
@@ -39,14 +37,14 @@ def detected(rows: Sequence[Record], golden: Mapping[str, Record]) -> Numbers:
     }
 
 
-def over_rejected(rows: Sequence[Record], golden: Mapping[str, Record]) -> Numbers:
+def over_rejected(rows: Sequence[Record], golden: Mapping[str, Record]) -> Metrics:
     """How often the golden text beats the worse one that was made for it, a tie counting half."""
     both = [(golden[r["id"]]["score"] - r["score"], r["item"]) for r in rows if r["id"] in golden]
     estimate = intervals.share([0.5 * (1 + np.sign(gap)) for gap, _ in both], [item for _, item in both])
     return {**estimate.row(), "reason": intervals.why(estimate.row())}
 
 
-def length(rows: Sequence[Record], texts: Mapping[str, str]) -> Numbers:
+def length(rows: Sequence[Record], texts: Mapping[str, str]) -> Metrics:
     """Points per doubling of the length among sound texts of one type: least squares with a constant for each type.
 
     Standard error CR1 over items, as statsmodels has it, interval by t(C-1); rho is Spearman's of what is left of both
@@ -54,7 +52,7 @@ def length(rows: Sequence[Record], texts: Mapping[str, str]) -> Numbers:
     """
     from scipy.stats import spearmanr
 
-    empty: Numbers = {"slope": None, "low": None, "high": None, "rho": None, "n": len(rows)}
+    empty: Metrics = {"slope": None, "low": None, "high": None, "rho": None, "n": len(rows)}
     kinds, items = [row["type"] for row in rows], [row["item"] for row in rows]
     n, count, fitted = len(rows), len(set(items)), len(set(kinds)) + 1
     if n <= fitted or count < 2:
@@ -83,7 +81,7 @@ def _centred(values: Sequence[float], kinds: Sequence[str]) -> np.ndarray:
     return np.where(np.abs(x) < intervals.TINY, 0.0, x)
 
 
-def blind(defects: Mapping[str, Numbers]) -> list[str]:
+def blind(defects: Mapping[str, Metrics]) -> list[str]:
     """What this judge does not see, in words with figures."""
     lines = []
     for name, found in defects.items():
@@ -95,7 +93,7 @@ def blind(defects: Mapping[str, Numbers]) -> list[str]:
     return lines
 
 
-def summary(rows: Sequence[Record], golden: Sequence[Record], test: Sequence[Record]) -> Numbers:
+def summary(rows: Sequence[Record], golden: Sequence[Record], test: Sequence[Record]) -> Metrics:
     """The figures of the card from its rows, the judgements of the golden texts and the records themselves."""
     sound = [row for row in golden if row["outcome"] == "ok"]
     own, ok = {row["id"]: row for row in sound}, [row for row in rows if row["outcome"] == "ok"]
@@ -117,13 +115,13 @@ def summary(rows: Sequence[Record], golden: Sequence[Record], test: Sequence[Rec
     }
 
 
-def _share(row: Numbers, key: str = "mean") -> str:
+def _share(row: Metrics, key: str = "mean") -> str:
     if row[key] is None:
         return "none was judged" if not row["n"] else row["reason"]
     return f"{row[key]:.2f}" + (f" ({row['low']:.2f} to {row['high']:.2f})" if row["low"] is not None else "")
 
 
-def table(numbers: Numbers) -> str:
+def table(numbers: Metrics) -> str:
     """The card as Markdown: what was found of each defect, what sound texts were spared, what stays unseen."""
     lines = ["| defect | texts | below its sound text | flagged | above it |", "| --- | --- | --- | --- | --- |"]
     for name, each in numbers["defects"].items():

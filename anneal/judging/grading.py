@@ -13,13 +13,13 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from anneal.files import Record
 from anneal.judging import rubric
 from anneal.judging.rubric import Rubric
 from anneal.llm import client, endpoint, offline_server, replay
 from anneal.llm.request import ASKED
 from anneal.offline import rule_judge, stub_judges
 from anneal.params import Count, Section, Share
+from anneal.records import Record
 
 WORST, BEST = 1.0, 5.0
 Known = dict[str, list[str]]

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from anneal.checks.facts import Facts
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.judging.rubric import Rubric, Words
 from anneal.judging.rubric import neutral as unblocked
 from anneal.llm.blocks import block, unfenced
@@ -45,9 +45,9 @@ class Pairs:
         self.rubric, self.prompt, self.tie = rubric, prompt, tie
         for tag in BLOCKS:
             if not re.search(rf"^<{tag}>\n\${tag}\n</{tag}>$", prompt.text, re.M):
-                raise Refusal(f"{prompt.path}: needs ${tag} between <{tag}> and </{tag}>, each alone on its line")
+                raise UserError(f"{prompt.path}: needs ${tag} between <{tag}> and </{tag}>, each alone on its line")
         if "criteria" not in prompt.slots:
-            raise Refusal(f"{prompt.path}: $criteria is missing; the levels of the rubric go there")
+            raise UserError(f"{prompt.path}: $criteria is missing; the levels of the rubric go there")
 
     def shown(self, kind: str, label: str, facts: Facts, known: Words) -> dict[str, str]:
         """What both texts of a record are judged by: label, sheet, criteria, checks."""
@@ -55,7 +55,7 @@ class Pairs:
         whole = "\n".join(message["content"] for message in told)
         sheet, checks = block(whole, "sheet"), block(whole, "checks")
         if sheet is None or checks is None:
-            raise Refusal(f"{self.rubric.path}: needs a <sheet> and a <checks> block, each tag alone on its line")
+            raise UserError(f"{self.rubric.path}: needs a <sheet> and a <checks> block, each tag alone on its line")
         # Without the sheet, whose words may look like a heading.
         levels = self._criteria(re.sub(r"^<sheet>\n.*?^</sheet>$", "", whole, count=1, flags=re.M | re.S))
         rules = "\n".join([json.dumps(self._head()), *checks.split("\n")[1:]])

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 
 from anneal import prompts
 from anneal.checks.facts import own
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.llm.blocks import unfenced
 from anneal.llm.response import strict
 from anneal.params import Count, Section
@@ -108,31 +108,31 @@ class Rubric:
         try:
             self.header = Header.model_validate(YAML(typ="safe", pure=True).load(found[1] if found else ""))
         except YAMLError as err:
-            raise Refusal(f"{path}: header: not YAML: {' '.join(str(err).split())}") from None
+            raise UserError(f"{path}: header: not YAML: {' '.join(str(err).split())}") from None
         except ValidationError as err:
             place = ".".join(["header", *map(str, err.errors()[0]["loc"])])
-            raise Refusal(f"{path}: {place}: {err.errors()[0]['msg']}; it stands between two --- lines") from None
+            raise UserError(f"{path}: {place}: {err.errors()[0]['msg']}; it stands between two --- lines") from None
         self._refuse()
 
     def _refuse(self) -> None:
         header = self.header
         for name, rule in header.rules.items():
             if rule.dimension not in header.dimensions or not {*rule.types} <= {*header.types}:
-                raise Refusal(f"{self.path}: rules.{name}: names a dimension or a type that the header does not hold")
+                raise UserError(f"{self.path}: rules.{name}: names a dimension or a type that the header does not hold")
             for pattern in rule.of + rule.unless:
                 try:
                     re.compile(re.sub(r"\$\{?\w+\}?", "x", pattern))
                 except re.error as err:
-                    raise Refusal(f"{self.path}: rules.{name}: {pattern!r} is no regular expression: {err}") from None
+                    raise UserError(f"{self.path}: rules.{name}: {pattern!r} is no regular expression: {err}") from None
         if unknown := sorted(header.gates.keys() - header.rules.keys()):
-            raise Refusal(f"{self.path}: gates.{unknown[0]}: no such rule; known: {', '.join(header.rules)}")
+            raise UserError(f"{self.path}: gates.{unknown[0]}: no such rule; known: {', '.join(header.rules)}")
         for name in header.dimensions:
             section = re.search(rf"^### {re.escape(name)}\b(.*?)(?=^#|\Z)", self.prompt.text, re.M | re.S)
             if not section or re.findall(r"^- ([1-5])\W+\w", section[1], re.M) != list("12345"):
-                raise Refusal(f"{self.path}: '### {name}' needs one line for each level, `- 1：...` to `- 5：...`")
+                raise UserError(f"{self.path}: '### {name}' needs one line for each level, `- 1：...` to `- 5：...`")
             for kind in header.types:
                 if not any(rule.dimension == name for rule in self._of(kind).values()):
-                    raise Refusal(f"{self.path}: {name}: no rule checks it for {kind}; the offline judge needs one")
+                    raise UserError(f"{self.path}: {name}: no rule checks it for {kind}; the offline judge needs one")
 
     def _of(self, kind: str) -> dict[str, Rule]:
         return {name: rule for name, rule in self.header.rules.items() if kind in (rule.types or [kind])}
@@ -190,12 +190,12 @@ class Rubric:
 
 
 def folder(path: str | Path) -> dict[str, Rubric]:
-    """The rubric of every type; Refusal where two files claim the same."""
+    """The rubric of every type; UserError where two files claim the same."""
     rubrics: dict[str, Rubric] = {}
     for prompt in prompts.folder(path).values():
         rubric = Rubric(prompt.path)
         for kind in rubric.header.types:
             if kind in rubrics:
-                raise Refusal(f"{rubric.path}: types: {kind} has its rubric in {rubrics[kind].path}; keep one")
+                raise UserError(f"{rubric.path}: types: {kind} has its rubric in {rubrics[kind].path}; keep one")
             rubrics[kind] = rubric
     return rubrics

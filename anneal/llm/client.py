@@ -19,17 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from anneal import files
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.files import work
 from anneal.llm import endpoint, offline_server, replay, response
 from anneal.llm.request import AGAIN, JUDGED, Answer, Call, Chat, Row, accept
-from anneal.llm.response_cache import Ledger
-from anneal.llm.scheduler import Loop
+from anneal.llm.response_cache import ResponseCache
+from anneal.llm.scheduler import Scheduler
 
 __all__ = ["Answer", "Call", "Chat", "accept", "ask", "bill"]
 
 
-def look_up(rows: list[Row], ledger: Ledger, check: Callable[[str], Any]) -> list[Row]:
+def look_up(rows: list[Row], ledger: ResponseCache, check: Callable[[str], Any]) -> list[Row]:
     """Answer rows from the ledger; returns those that must be sent, each at the number of its next request."""
     missing = []
     while rows:
@@ -54,7 +54,7 @@ def look_up(rows: list[Row], ledger: Ledger, check: Callable[[str], Any]) -> lis
 
 
 @contextlib.contextmanager
-def _progress(loop: Loop, cached: int, total: int) -> Iterator[None]:
+def _progress(loop: Scheduler, cached: int, total: int) -> Iterator[None]:
     """One line on a terminal, and nothing elsewhere: logs do not want it."""
     if not sys.stderr.isatty():
         yield
@@ -79,10 +79,10 @@ def _progress(loop: Loop, cached: int, total: int) -> Iterator[None]:
 
 def _stop_dry(words: str) -> None:
     if os.environ.get("ANNEAL_DRY_RUN", "0") not in ("", "0"):
-        raise Refusal(f"dry run: {words}")
+        raise UserError(f"dry run: {words}")
 
 
-def _send(rows: list[Row], loop: Loop, cached: int, total: int) -> None:
+def _send(rows: list[Row], loop: Scheduler, cached: int, total: int) -> None:
     with _progress(loop, cached, total):
         asyncio.run(loop.go(rows))
     if loop.reason is not None:
@@ -108,7 +108,7 @@ def _report(answers: Sequence[Answer], chat: Chat, role: endpoint.Role, total: i
     files.write(path, [{"id": a.id, "role": role, "kind": a.kind, "errors": a.errors} for a in failed])
     if len(failed) > chat.max_failed * total:
         kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(bill(failed)["failed"].items()))
-        raise Refusal(
+        raise UserError(
             f"{len(failed)} of {total} rows failed ({kinds}), more than {role}.max_failed {chat.max_failed:g}; see "
             f".work/failures/{path.name}; what was paid for is kept: run again to ask for these, or raise the share"
         )
@@ -130,7 +130,7 @@ def ask(
     `check` turns a reply into the answer's value and raises ValueError(reason) to have it asked again. `respond` is the
     offline provider, for a model named `offline-...`, and `material` the folder that it speaks from. A stage that asks
     several times hands over the answers so far as `earlier` and its number of rows as `total`, of which chat.max_failed
-    may fail. Raises Refusal for a run that cannot go on and KeyboardInterrupt for one that was stopped.
+    may fail. Raises UserError for a run that cannot go on and KeyboardInterrupt for one that was stopped.
     """
     road = endpoint.road(role, chat.model, respond, material)
     rows = [Row(call, chat, road.identity, again=JUDGED if role == "judge" else AGAIN) for call in calls]
@@ -140,13 +140,13 @@ def ask(
     first: dict[str, Row] = {}
     for key, row in zip(keys, rows, strict=True):
         first.setdefault(key, row)
-    with contextlib.closing(Ledger(work("llm") / "ledger.sqlite")) as ledger:
+    with contextlib.closing(ResponseCache(work("llm") / "ledger.sqlite")) as ledger:
         todo = look_up(list(first.values()), ledger, check)
         cached = len(calls) - len(todo)
         _stop_dry(f"would send {len(todo)} of {len(calls)} {role} requests, {cached} are answered")
         if todo:
             with endpoint.opened(road, respond) as ready:
-                _send(todo, Loop(ready, ledger, check), cached, len(calls))
+                _send(todo, Scheduler(ready, ledger, check), cached, len(calls))
     answers = []
     for key, call in zip(keys, calls, strict=True):
         answer = first[key].answer

@@ -18,7 +18,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.llm import offline_server
 from anneal.llm.response import Kind
 
@@ -42,7 +42,7 @@ LONGEST_WAIT = 600.0  # seconds; a provider that asks for more has closed for th
 
 
 @dataclass(frozen=True)
-class Road:
+class Endpoint:
     """The way to a provider, from the environment. Of all this only `identity` may change an answer."""
 
     role: Role
@@ -74,20 +74,21 @@ def _number(name: str, default: float, least: float, most: float) -> float:
     except ValueError:
         value = math.nan
     if not least <= value <= most:
-        raise Refusal(f"{name}={raw}: a number from {least:g} to {most:g}; correct it in .env or the environment")
+        raise UserError(f"{name}={raw}: a number from {least:g} to {most:g}; correct it in .env or the environment")
     return value
 
 
 def _edition(respond: offline_server.Respond, material: Path | None) -> str:
     """Who answers offline: the module of the persona with its VERSION, and the bytes of its phrases."""
     persona = sys.modules[respond.__module__]
-    total = hashlib.sha256(f"{persona.__name__} {getattr(persona, 'VERSION', 0)}".encode())
+    name = Path(str(persona.__file__)).stem  # a module that is run is called __main__
+    total = hashlib.sha256(f"{name} {getattr(persona, 'VERSION', 0)}".encode())
     for path in sorted(p for p in material.rglob("*") if p.is_file()) if material else []:
         total.update(b"\0" + path.name.encode() + b"\0" + path.read_bytes())
     return total.hexdigest()[:16]
 
 
-def road(role: Role, model: str, respond: offline_server.Respond, material: Path | None) -> Road:
+def road(role: Role, model: str, respond: offline_server.Respond, material: Path | None) -> Endpoint:
     """The road for a role. The address of the offline provider is not known yet: its port is new in each run."""
     name = role.upper()
     if embedded := model.startswith("offline-"):
@@ -95,7 +96,7 @@ def road(role: Role, model: str, respond: offline_server.Respond, material: Path
     else:
         url = os.environ.get(f"{name}_BASE_URL") or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
         key, identity = os.environ.get(f"{name}_API_KEY") or os.environ.get("OPENAI_API_KEY") or "", url.rstrip("/")
-    return Road(
+    return Endpoint(
         role,
         identity,
         url,
@@ -109,7 +110,7 @@ def road(role: Role, model: str, respond: offline_server.Respond, material: Path
 
 
 @contextmanager
-def opened(road: Road, respond: offline_server.Respond) -> Iterator[Road]:
+def opened(road: Endpoint, respond: offline_server.Respond) -> Iterator[Endpoint]:
     """The road with a provider at its end: the offline one is started, the key for any other is asked for."""
     if not road.url:
         with offline_server.serve(respond) as url:
@@ -117,11 +118,11 @@ def opened(road: Road, respond: offline_server.Respond) -> Iterator[Road]:
         return
     if not road.key:
         name = road.role.upper()
-        raise Refusal(f"{name}_API_KEY: not set, nor OPENAI_API_KEY; put it in .env (a local server takes any word)")
+        raise UserError(f"{name}_API_KEY: not set, nor OPENAI_API_KEY; put it in .env (a local server takes any word)")
     yield road
 
 
-def connect(road: Road) -> AsyncOpenAI:
+def connect(road: Endpoint) -> AsyncOpenAI:
     """A client whose transport is aiohttp: the default one scans its pool and falls behind above 100 requests."""
     import openai
 
@@ -147,7 +148,7 @@ def retry_after(headers: Any) -> float | None:
         return None
 
 
-def _status(status: int, message: str, code: object, headers: Any, road: Road) -> Outcome:
+def _status(status: int, message: str, code: object, headers: Any, road: Endpoint) -> Outcome:
     """What an HTTP error asks of us."""
     words = message.removeprefix(f"Error code: {status} - ")  # the client's own preamble
     reason = f"http {status}: {' '.join(words.split())[:300]}"
@@ -163,7 +164,7 @@ def _status(status: int, message: str, code: object, headers: Any, road: Road) -
     return Outcome(move, "http", reason, delay=delay, overloaded=True if status == 429 else None)
 
 
-def _failure(err: Exception, road: Road) -> Outcome:
+def _failure(err: Exception, road: Endpoint) -> Outcome:
     """What a request without a reply asks of us."""
     import aiohttp
 
@@ -181,7 +182,7 @@ def _failure(err: Exception, road: Road) -> Outcome:
     return Outcome("again", "http", f"{type(cause).__name__}: {cause}")
 
 
-async def send(client: AsyncOpenAI, body: dict[str, Any], road: Road) -> Outcome:
+async def send(client: AsyncOpenAI, body: dict[str, Any], road: Endpoint) -> Outcome:
     """Send one request once. Never raises for what a provider or a network can do."""
     import openai
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.llm.request import Answer, Row
 from anneal.llm.response import Kind
 
@@ -34,7 +34,7 @@ def source() -> Path | None:
     """Where the stored replies lie, if the environment says so."""
     named = os.environ.get("ANNEAL_REPLAY", "").strip()
     if named and os.environ.get("DVC_STAGE"):
-        raise Refusal("ANNEAL_REPLAY is set: DVC would keep replayed verdicts as a judge's; unset it to run stages")
+        raise UserError("ANNEAL_REPLAY is set: DVC would keep replayed verdicts as a judge's; unset it to run stages")
     return Path(named) if named else None
 
 
@@ -50,30 +50,30 @@ def _asked(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def load(path: Path) -> dict[str, dict[str, Any]]:
-    """The rows that were asked, by request. Raises Refusal for a path that is absent or a line that is not JSON."""
+    """The rows that were asked, by request. Raises UserError for a path that is absent or a line that is not JSON."""
     files = sorted(path.rglob("*.jsonl")) if path.is_dir() else [path]
     found: dict[str, dict[str, Any]] = {}
     for file in files:
         try:
             lines = file.read_text("utf-8").split("\n")
         except OSError as err:
-            raise Refusal(f"ANNEAL_REPLAY: {file}: {err.strerror}; name a file or folder of judgements") from None
+            raise UserError(f"ANNEAL_REPLAY: {file}: {err.strerror}; name a file or folder of judgements") from None
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
                 found |= {row["request"]: row for row in _asked(json.loads(line))}
             except ValueError:
-                raise Refusal(f"{file}:{number}: not JSON, so no stored reply") from None
+                raise UserError(f"{file}:{number}: not JSON, so no stored reply") from None
     return found
 
 
 def answers(rows: Sequence[Row], path: Path, check: Callable[[str], Any]) -> Iterable[Answer]:
-    """An answer for each row, in order. Raises Refusal where one of them was never asked."""
+    """An answer for each row, in order. Raises UserError where one of them was never asked."""
     stored = load(path)
     if lost := [row.call.id for row in rows if row.request() not in stored]:
         said = f"{len(lost)} of {len(rows)} requests have no stored reply, the first is that of {lost[0]}"
-        raise Refusal(f"ANNEAL_REPLAY: {path}: {said}; run without ANNEAL_REPLAY to ask for it")
+        raise UserError(f"ANNEAL_REPLAY: {path}: {said}; run without ANNEAL_REPLAY to ask for it")
     for row in rows:
         found = stored[row.request()]
         kind = _KINDS.get(found["outcome"], "")

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.llm.response import Kind
 
 _COLUMNS = "key, kind, body, model, tokens_in, tokens_out, cost, attempts"
@@ -37,8 +37,8 @@ class Entry:
     attempts: int  # requests that were sent for it in its run, itself included
 
 
-class Ledger:
-    """Opens or makes the file. Raises Refusal for one that SQLite cannot read or write."""
+class ResponseCache:
+    """Opens or makes the file. Raises UserError for one that SQLite cannot read or write."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -55,8 +55,8 @@ class Ledger:
         except sqlite3.Error as err:
             raise self._refusal(err) from None
 
-    def _refusal(self, err: sqlite3.Error) -> Refusal:
-        return Refusal(f"{self.path}: {err}; make room for it or move it away (its answers would be paid for again)")
+    def _refusal(self, err: sqlite3.Error) -> UserError:
+        return UserError(f"{self.path}: {err}; make room for it or move it away (its answers would be paid for again)")
 
     def find(self, keys: Iterable[str]) -> dict[str, Entry]:
         """The entries of both tables by key; an answer has an empty kind."""

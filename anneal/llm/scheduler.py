@@ -16,11 +16,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.llm import endpoint, response
 from anneal.llm.concurrency import Limit
 from anneal.llm.request import Row
-from anneal.llm.response_cache import Entry, Ledger
+from anneal.llm.response_cache import Entry, ResponseCache
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -46,10 +46,10 @@ def _signals(handle: Callable[[str], None]) -> Iterator[None]:
             signal.signal(number, handler or signal.SIG_DFL)
 
 
-class Loop:
-    """The rows of one `ask` that must be sent. `reason` is why it stopped early: a Refusal, a signal, an error."""
+class Scheduler:
+    """The rows of one `ask` that must be sent. `reason` is why it stopped early: a UserError, a signal, an error."""
 
-    def __init__(self, road: endpoint.Road, ledger: Ledger, check: Callable[[str], Any]) -> None:
+    def __init__(self, road: endpoint.Endpoint, ledger: ResponseCache, check: Callable[[str], Any]) -> None:
         self.road, self.ledger, self.check = road, ledger, check
         self.limit = Limit(road.concurrency)
         # Last in, first out: a row that comes back goes first, or the slowest rows would all end up at the end.
@@ -103,7 +103,7 @@ class Loop:
             await asyncio.sleep(closed)
         if self.count["sent"] >= self.road.max_requests:
             name = f"{self.road.role.upper()}_MAX_REQUESTS"
-            self.halt(Refusal(f"{name}: {self.road.max_requests} are spent and {self.left} rows left; raise it"))
+            self.halt(UserError(f"{name}: {self.road.max_requests} are spent and {self.left} rows left; raise it"))
         return epoch
 
     async def _work(self, client: AsyncOpenAI) -> None:
@@ -161,7 +161,7 @@ class Loop:
         reason = "".join(c if c.isprintable() else "?" for c in outcome.reason)
         row.errors.append(reason)
         if outcome.move == "stop" or not self.reached:
-            return self.halt(Refusal(reason))
+            return self.halt(UserError(reason))
         if outcome.move == "wait":
             row.tries, row.waits = row.tries - 1, row.waits + 1
         if outcome.move == "drop" or row.finished() or row.waits > WAITS:
@@ -171,7 +171,7 @@ class Loop:
             # Replies that nobody can read are answers of a kind: where all may fail, they are let fail.
             spared = row.chat.max_failed >= 1 and outcome.kind in ("check", "empty", "refusal")
             if self.count["failed"] >= self.road.concurrency and not self.count["ok"] and not spared:
-                self.halt(Refusal(f"the first {self.count['failed']} rows all failed, the last with: {reason}"))
+                self.halt(UserError(f"the first {self.count['failed']} rows all failed, the last with: {reason}"))
             return None
         self.count["retried"] += 1
         self._later(row, outcome)

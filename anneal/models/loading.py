@@ -13,7 +13,7 @@ import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.params import Section
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Model(Section):
 
 
 def quiet() -> None:
-    """No progress bars and no advice on stderr; errors of these libraries become one Refusal line instead."""
+    """No progress bars and no advice on stderr; errors of these libraries become one UserError line instead."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read once, when the hub client is imported
     import transformers
 
@@ -56,7 +56,7 @@ def pinned(folder: str | Path = "models/base") -> tuple[str, str | None]:
     """Where the weights are: the folder itself, or the (name, revision) that its base.json pins."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise Refusal(f"{folder}: no such folder; `dvc repro` makes it")
+        raise UserError(f"{folder}: no such folder; `dvc repro` makes it")
     note = folder / "base.json"
     if not note.exists():
         return str(folder), None
@@ -64,7 +64,9 @@ def pinned(folder: str | Path = "models/base") -> tuple[str, str | None]:
         base = json.loads(note.read_text("utf-8"))
         name, revision = base["name"], base["revision"]
     except (ValueError, TypeError, KeyError) as err:
-        raise Refusal(f'{note}: expected {{"name", "revision"}} ({type(err).__name__}); run `dvc repro base`') from None
+        raise UserError(
+            f'{note}: expected {{"name", "revision"}} ({type(err).__name__}); run `dvc repro base`'
+        ) from None
     return (str(folder), None) if name == TINY else (name, revision)
 
 
@@ -77,7 +79,7 @@ def device() -> str:
     kind, _, number = wanted.partition(":")
     there = {"cpu": 1, "mps": int(torch.backends.mps.is_available()), "cuda": torch.cuda.device_count()}
     if not (number or "0").isdigit() or int(number or 0) >= there.get(kind, 0):
-        raise Refusal(f"ANNEAL_DEVICE: {wanted} is not on this machine; unset it or name one of {found}, cpu")
+        raise UserError(f"ANNEAL_DEVICE: {wanted} is not on this machine; unset it or name one of {found}, cpu")
     return wanted
 
 
@@ -92,7 +94,7 @@ def dtype(wanted: str | None = None) -> torch.dtype:
         able = device().startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if able else torch.float16 if device().startswith("cuda") else torch.float32
     if wanted not in known:
-        raise Refusal(f"dtype: one of auto, {', '.join(known)}, got {wanted!r}")
+        raise UserError(f"dtype: one of auto, {', '.join(known)}, got {wanted!r}")
     return known[wanted]
 
 
@@ -149,11 +151,13 @@ def tokenizer(folder: str | Path = "models/base") -> Any:
     try:
         found = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
     except Exception as err:
-        raise Refusal(f"{folder}: no tokenizer could be loaded: {_line(err)}; run `dvc repro base`") from None
+        raise UserError(f"{folder}: no tokenizer could be loaded: {_line(err)}; run `dvc repro base`") from None
     if not found.chat_template:
-        raise Refusal(f"{folder}/chat_template.jinja: missing; add the model's chat template or take its chat version")
+        raise UserError(
+            f"{folder}/chat_template.jinja: missing; add the model's chat template or take its chat version"
+        )
     if lost := _lost(found):
-        raise Refusal(f"{folder}: {type(found).__name__} loses text: {lost[0]!r} comes back as {lost[1]!r}; mend it")
+        raise UserError(f"{folder}: {type(found).__name__} loses text: {lost[0]!r} comes back as {lost[1]!r}; mend it")
     # padding_side is not kept in tokenizer_config.json; right padding makes answers start in mid-sentence.
     found.padding_side = "left"
     if found.pad_token is None:
@@ -171,7 +175,7 @@ def _options(wanted: str | None, quantize: str | None) -> dict[str, Any]:
     if (place := device()) != "cpu":
         options["device_map"] = {"": place}  # straight to the card, never a second copy in memory
     if quantize not in (None, "nf4"):
-        raise Refusal(f"quantize: nf4 or empty, got {quantize!r}")
+        raise UserError(f"quantize: nf4 or empty, got {quantize!r}")
     if not quantize:
         return options
     from transformers import BitsAndBytesConfig
@@ -204,8 +208,8 @@ def load(folder: str | Path = "models/base", dtype: str | None = None, quantize:
         )
     except Exception as err:
         where, todo = (name, "make it again") if local else (f"{name}@{revision}", "check name, network and HF_TOKEN")
-        raise Refusal(f"{where}: the model could not be loaded: {_line(err)}; {todo}") from None
+        raise UserError(f"{where}: the model could not be loaded: {_line(err)}; {todo}") from None
     # transformers fills in missing weights at random and only warns about it.
     if missing := sorted(info["missing_keys"]):
-        raise Refusal(f"{name}: {len(missing)} weights are missing, the first is {missing[0]}; the file is not whole")
+        raise UserError(f"{name}: {len(missing)} weights are missing, the first is {missing[0]}; the file is not whole")
     return model.eval()

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -33,11 +33,11 @@ class Adapter:
             self.config: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text("utf-8"))
             tensors = load_file(folder / "adapter_model.safetensors")
         except FileNotFoundError as err:
-            raise Refusal(f"{err.filename or err}: no such file; `dvc repro align` makes it") from None
+            raise UserError(f"{err.filename or err}: no such file; `dvc repro align` makes it") from None
         except Exception as err:  # safetensors has an error type of its own
-            raise Refusal(f"{folder}: the adapter could not be read: {err}; make it again") from None
+            raise UserError(f"{folder}: the adapter could not be read: {err}; make it again") from None
         if self.config.get("peft_type") != "LORA":
-            raise Refusal(
+            raise UserError(
                 f"{folder}/adapter_config.json: peft_type {self.config.get('peft_type')}; only LORA is merged"
             )
         self.parts: dict[str, dict[str, torch.Tensor]] = {}  # module -> part -> tensor
@@ -61,7 +61,7 @@ class Adapter:
             elif set(parts) == {"lora_embedding_A", "lora_embedding_B"}:
                 shapes[f"{module}.weight"] = (parts["lora_embedding_A"].shape[1], parts["lora_embedding_B"].shape[0])
             else:
-                raise Refusal(f"{self.folder}: {module} holds {', '.join(parts)}, which cannot be merged")
+                raise UserError(f"{self.folder}: {module} holds {', '.join(parts)}, which cannot be merged")
         return shapes
 
     def scaling(self, module: str) -> float:
@@ -120,14 +120,14 @@ def match(adapter: Adapter, base: Path, tied: dict[str, str], prefix: str) -> di
         short = owner if owner in there else owner.removeprefix(f"{prefix}.")
         if there.get(short) != shape:
             has = f"{list(there[short])} in the base" if short in there else "not in the base"
-            raise Refusal(
+            raise UserError(
                 f"{adapter.folder}: {name} {list(shape)} is {has}; the adapter is not of this model, train again"
             )
         if owner == name:
             plan[short] = name
     for name, owner in tied.items():
         if (name in changed) != (owner in changed):
-            raise Refusal(
+            raise UserError(
                 f"{adapter.folder}: it changes one of {owner} and {name}, which are tied; "
                 "leave both alone or train with ensure_weight_tying"
             )
@@ -155,7 +155,9 @@ def pour(source: Path, target: Path, adapter: Adapter, plan: dict[str, str], tie
                     new = adapter.apply(plan[name], old)
                     for other in (head for head, owner in tied.items() if owner == plan[name]):
                         if not torch.allclose(adapter.apply(other, old), new, atol=1e-6):
-                            raise Refusal(f"{adapter.folder}: {other} and {plan[name]} are tied and differ; untie them")
+                            raise UserError(
+                                f"{adapter.folder}: {other} and {plan[name]} are tied and differ; untie them"
+                            )
                     change = float((new - old.float()).abs().max())
                     counts["changed"] += change > 0
                     counts["largest_change"] = max(counts["largest_change"], change)

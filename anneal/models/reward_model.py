@@ -17,7 +17,7 @@ from anneal import files
 from anneal.dataset import chat_template
 from anneal.dataset.chat_template import Messages, Unmaskable
 from anneal.decoding import generate
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.models import loading, weights
 
 FOLDER = Path("models/reward")
@@ -76,9 +76,9 @@ def untrained(dtype: str | None, seed: int = 0) -> Any:
         )
     except Exception as err:
         line = next((line.strip() for line in str(err).splitlines() if line.strip()), type(err).__name__)[:300]
-        raise Refusal(f"{name}: no reward model could be made of it: {line}; set reward.epochs to 0") from None
+        raise UserError(f"{name}: no reward model could be made of it: {line}; set reward.epochs to 0") from None
     if missing := sorted(set(info["missing_keys"]) ^ {"score.weight"}):
-        raise Refusal(f"{name}: as a reward model its weights differ: {missing[0]}; set reward.epochs to 0")
+        raise UserError(f"{name}: as a reward model its weights differ: {missing[0]}; set reward.epochs to 0")
     found.score = _head(found.score.in_features, seed).to(place)
     found.config.get_text_config().pad_token_id = padding(loading.tokenizer(BASE))
     return found.eval()

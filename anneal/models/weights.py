@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any, Literal
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.models import loading
 
 System = Literal["base", "tuned", "aligned"]
@@ -33,7 +33,7 @@ def files(system: System) -> list[Path]:
 def attached(weights: Any, folder: Path) -> Any:
     """Weights with the adapter of a folder beside them, as PEFT computes it."""
     if not (folder / "adapter_config.json").is_file():  # PEFT would look for it on the hub
-        raise Refusal(f"{folder}/adapter_config.json: no such file; `dvc repro train` makes it")
+        raise UserError(f"{folder}/adapter_config.json: no such file; `dvc repro train` makes it")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT loads it, and it misses a kernel nobody needs
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing` is deprecated", category=FutureWarning)
     from peft import PeftModel

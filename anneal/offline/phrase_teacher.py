@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.llm.offline_server import Reply, Respond
 from anneal.offline import rewrite
 
@@ -33,13 +33,13 @@ def load(folder: Path) -> Tree:
         try:
             part = json.loads(path.read_text("utf-8"))
         except json.JSONDecodeError as err:
-            raise Refusal(f"{path}:{err.lineno}:{err.colno}: not JSON: {err.msg}") from None
+            raise UserError(f"{path}:{err.lineno}:{err.colno}: not JSON: {err.msg}") from None
         for branch, leaves in part.items():
             if twice := sorted(set(bank.setdefault(branch, {})) & set(leaves)):
-                raise Refusal(f"{path}: {branch}.{twice[0]} is in another file of {folder} too; keep one")
+                raise UserError(f"{path}: {branch}.{twice[0]} is in another file of {folder} too; keep one")
             bank[branch] |= leaves
     if missing := {"fields", "reading", "groups", "tasks", "types"} - set(bank):
-        raise Refusal(f"{folder}: the phrase bank lacks {', '.join(sorted(missing))}")
+        raise UserError(f"{folder}: the phrase bank lacks {', '.join(sorted(missing))}")
     return bank
 
 
@@ -56,7 +56,7 @@ class Sheet:
     bank: Tree
     facts: dict[str, Any]
     kind: str
-    dice: random.Random
+    rng: random.Random
     said: set[str] = field(default_factory=set)  # phrases without a slot are said once
 
     def value(self, key: str) -> str | None:
@@ -74,7 +74,7 @@ class Sheet:
 
     def one(self, options: list[str]) -> str | None:
         """A random option, its slots filled, among those that the prompt tells every slot of."""
-        for option in self.dice.sample(options, len(options)):
+        for option in self.rng.sample(options, len(options)):
             values = {key: self.value(key) for key in _SLOT.findall(option)}
             if None not in values.values() and option not in self.said:
                 self.said |= {option} if option and not values else set()
@@ -102,9 +102,9 @@ def _sentences(sheet: Sheet, text: str) -> list[str]:
 
 def _insert(sheet: Sheet, text: str, step: Tree) -> str:
     parts = _sentences(sheet, text)
-    for option in sheet.dice.sample(step["options"], min(step.get("count", 1), len(step["options"]))):
+    for option in sheet.rng.sample(step["options"], min(step.get("count", 1), len(step["options"]))):
         # Never before the first sentence: a text must keep the opening of its type to be a hard negative.
-        parts.insert(sheet.dice.randint(1, len(parts)), sheet.need([option]))
+        parts.insert(sheet.rng.randint(1, len(parts)), sheet.need([option]))
     return "".join(parts)
 
 
@@ -112,7 +112,7 @@ def _swap(sheet: Sheet, text: str, step: Tree) -> str:
     """One value of a list fact becomes an outsider that the sheet does not hold."""
     own = sheet.facts[step["fact"]]
     outsiders = [word for word in sheet.bank["groups"][step["group"]] if word not in own]
-    return rewrite.beside(text, str(sheet.facts["name"]), {sheet.dice.choice(own): sheet.dice.choice(outsiders)})
+    return rewrite.beside(text, str(sheet.facts["name"]), {sheet.rng.choice(own): sheet.rng.choice(outsiders)})
 
 
 def _close(sheet: Sheet, text: str, _step: Tree) -> str:
@@ -131,7 +131,7 @@ def _change(sheet: Sheet, text: str, _step: Tree) -> str:
 _STEPS: dict[str, Callable[[Sheet, str, Tree], str]] = {
     "write": lambda sheet, _text, _step: compose(sheet),
     "say": lambda sheet, _text, step: sheet.need(step["options"]),
-    "wrap": lambda sheet, text, step: sheet.dice.choice(step["options"]).replace("{text}", text),
+    "wrap": lambda sheet, text, step: sheet.rng.choice(step["options"]).replace("{text}", text),
     "drop_last": lambda sheet, text, _step: "".join(_sentences(sheet, text)[:-1]).rstrip(),
     "insert": _insert,
     "swap": _swap,
@@ -139,10 +139,10 @@ _STEPS: dict[str, Callable[[Sheet, str, Tree], str]] = {
     "close": _close,
     "change": _change,
     "rephrase": lambda sheet, text, step: rewrite.rephrased(
-        text, sheet.facts, step, lambda option: replace(sheet, said=set()).need([option]), sheet.dice
+        text, sheet.facts, step, lambda option: replace(sheet, said=set()).need([option]), sheet.rng
     ),
     # The fault it is for also says finish `length`, as a provider does at its limit.
-    "cut": lambda sheet, text, step: text[: int(len(text) * sheet.dice.uniform(*step["keep"]))],
+    "cut": lambda sheet, text, step: text[: int(len(text) * sheet.rng.uniform(*step["keep"]))],
 }
 
 
@@ -158,7 +158,7 @@ def read(bank: Tree, prompt: str) -> dict[str, Any]:
 
 def _flawed(sheet: Sheet, text: str) -> Reply:
     """The text with at most one of the bank's planted faults, each at its own rate."""
-    roll = sheet.dice.random()
+    roll = sheet.rng.random()
     for fault in sheet.bank.get("faults", {}).values():
         if re.search(fault["types"], sheet.kind) and (roll := roll - fault["rate"]) < 0:
             return Reply(_STEPS[fault["do"]](sheet, text, fault), fault.get("finish", "stop"))
@@ -170,12 +170,12 @@ def _echo(sheet: Sheet, settings: dict[str, Any]) -> Reply | None:
     echo = sheet.bank.get("echo")
     # Replies share no memory: the pair is drawn from what its two requests have in common, the sheet and settings.
     shared = {key: value for key, value in sheet.facts.items() if key != "label"}
-    if not echo or (dice := _seed(shared, settings)).random() >= echo["rate"]:
+    if not echo or (rng := _seed(shared, settings)).random() >= echo["rate"]:
         return None
-    first, second = dice.sample(sorted(sheet.bank["types"]), 2)
+    first, second = rng.sample(sorted(sheet.bank["types"]), 2)
     if sheet.kind not in (first, second):
         return None
-    text = compose(Sheet(sheet.bank, sheet.facts, first, dice))
+    text = compose(Sheet(sheet.bank, sheet.facts, first, rng))
     return Reply(text if sheet.kind == first else str(echo["edit"]).replace("{text}", text))
 
 

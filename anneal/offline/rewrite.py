@@ -26,14 +26,14 @@ def beside(text: str, name: str, changes: dict[str, str]) -> str:
     return name.join(re.sub(either, lambda match: changes[match[0]], part) for part in text.split(name))
 
 
-def drawn(text: str, facts: dict[str, Any], forget: dict[str, list[int]], dice: random.Random) -> Words:
+def drawn(text: str, facts: dict[str, Any], forget: dict[str, list[int]], rng: random.Random) -> Words:
     """Slot to its words, and `-slot` to those to be forgotten, as many as drawn from the range in `forget`."""
     words: Words = {slot: told for slot, told in facts.items() if isinstance(told, list)}
     lost: Words = {}
     for slot, (low, high) in forget.items():
         said = [word for word in words[slot] if word in text]
         # What the text dwells on goes first: without a word that it says once and in passing it is hardly poorer.
-        lost[f"-{slot}"] = sorted(dice.sample(said, len(said)), key=text.count, reverse=True)[: dice.randint(low, high)]
+        lost[f"-{slot}"] = sorted(rng.sample(said, len(said)), key=text.count, reverse=True)[: rng.randint(low, high)]
     return words | lost
 
 
@@ -58,7 +58,7 @@ def nearest(part: str, text: str, found: re.Match[str], options: list[list[str]]
     return min(said, key=lambda words: abs(gap + len(words) - len(part)), default=None)
 
 
-def apply(text: str, step: Step, words: Words, say: Say, dice: random.Random) -> str:
+def apply(text: str, step: Step, words: Words, say: Say, rng: random.Random) -> str:
     """The text with its clauses changed: `count` of them once each, or else all that an edit fits, while one does.
 
     `tries` options are drawn for each change; `keep` is the pattern of clauses that stay.
@@ -66,22 +66,22 @@ def apply(text: str, step: Step, words: Words, say: Say, dice: random.Random) ->
     parts, gap, changed = clauses(text, step), 0, 0
     edits = [(pattern(edit["where"], words), edit) for edit in step["edits"]]
     free = [at for at, part in enumerate(parts) if not re.search(step["keep"], part)]
-    most = dice.randint(*step["count"]) if "count" in step else len(free)
-    for at in dice.sample(free, len(free)):
+    most = rng.randint(*step["count"]) if "count" in step else len(free)
+    for at in rng.sample(free, len(free)):
         again = changed < most
         while again and (fits := [(found, edit) for where, edit in edits if (found := where.search(parts[at]))]):
-            found, edit = dice.choice(fits)
-            options = [clauses(say(dice.choice(edit["options"])), step) for _ in range(step["tries"])]
+            found, edit = rng.choice(fits)
+            options = [clauses(say(rng.choice(edit["options"])), step) for _ in range(step["tries"])]
             if (new := nearest(parts[at], "".join(parts), found, options, gap)) is None:
                 break
             gap, changed, parts[at], again = gap + len(new) - len(parts[at]), changed + 1, new, "count" not in step
     return "".join(parts)
 
 
-def rephrased(text: str, facts: dict[str, Any], step: Step, say: Say, dice: random.Random) -> str:
+def rephrased(text: str, facts: dict[str, Any], step: Step, say: Say, rng: random.Random) -> str:
     """The text as a step of the bank changes it; `one_of` are ways to do so, of which one is drawn."""
-    step, bare = step | dice.choice(step.get("one_of", [{}])), text.replace(str(facts["name"]), NAME)
-    made = apply(bare, step, drawn(bare, facts, step.get("forget", {}), dice), say, dice)
+    step, bare = step | rng.choice(step.get("one_of", [{}])), text.replace(str(facts["name"]), NAME)
+    made = apply(bare, step, drawn(bare, facts, step.get("forget", {}), rng), say, rng)
     if made == bare:
         raise ValueError(f"the offline teacher finds no clause that it could change in {text!r}")
     return made.replace(NAME, str(facts["name"]))

@@ -19,7 +19,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.llm.offline_server import Reply, Respond
 from anneal.params import Section
 from anneal.similarity import ngrams
@@ -47,12 +47,12 @@ def load(path: Path) -> Bank:
     try:
         return Bank.model_validate(json.loads(path.read_text("utf-8")))
     except FileNotFoundError:
-        raise Refusal(f"{path}: no such file; the offline teacher needs its words there") from None
+        raise UserError(f"{path}: no such file; the offline teacher needs its words there") from None
     except json.JSONDecodeError as err:
-        raise Refusal(f"{path}:{err.lineno}:{err.colno}: not JSON: {err.msg}") from None
+        raise UserError(f"{path}:{err.lineno}:{err.colno}: not JSON: {err.msg}") from None
     except ValueError as err:
         first = err.errors()[0]  # type: ignore[attr-defined]  # pydantic's
-        raise Refusal(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
 def _parted(sentence: str) -> str:

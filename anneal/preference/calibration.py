@@ -4,21 +4,21 @@ characters instead of reading."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from anneal.records import Metrics
 from anneal.stats import agreement, intervals
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-Numbers = dict[str, Any]
 ALL = "all"
 BINS = 5  # of certainty from 0.5 to 1
 
 
-def _told(estimate: intervals.Estimate) -> Numbers:
+def _told(estimate: intervals.Estimate) -> Metrics:
     row = estimate.row()
     return {**row, "reason": intervals.why(row)}
 
@@ -28,9 +28,9 @@ def right(margin: float) -> float:
     return 0.5 + 0.5 * ((margin > 0) - (margin < 0))
 
 
-def by_kind(margins: Sequence[float], kinds: Sequence[str], items: Sequence[str]) -> dict[str, Numbers]:
+def by_kind(margins: Sequence[float], kinds: Sequence[str], items: Sequence[str]) -> dict[str, Metrics]:
     """{accuracy, margin}, each with the figures of all pairs and of each kind; intervals are clustered by item."""
-    found: dict[str, Numbers] = {"accuracy": {}, "margin": {}}
+    found: dict[str, Metrics] = {"accuracy": {}, "margin": {}}
     for kind in (ALL, *sorted(set(kinds))):
         own = [n for n, other in enumerate(kinds) if kind in (ALL, other)]
         clusters = [items[n] for n in own]
@@ -39,7 +39,7 @@ def by_kind(margins: Sequence[float], kinds: Sequence[str], items: Sequence[str]
     return found
 
 
-def calibration(margins: Sequence[float]) -> Numbers:
+def calibration(margins: Sequence[float]) -> Metrics:
     """Whether pairs called with certainty p are in order p of the time: {n, bins, ece, brier}.
 
     The certainty is that of the side with the higher score, sigmoid(|chosen - rejected|): that chosen is the better
@@ -78,7 +78,7 @@ def _ranks(values: Sequence[float], groups: np.ndarray) -> np.ndarray:
 
 def within(
     values: Sequence[float], others: Sequence[float], groups: Sequence[str], clusters: Sequence[str], seed: int
-) -> Numbers:
+) -> Metrics:
     """Spearman's rank correlation within groups, pooled over them: {n, clusters, rho, low, high, reason}.
 
     Ranks are taken within each group, so that a type that asks for long texts shows nothing. The interval draws whole
@@ -86,7 +86,7 @@ def within(
     """
     names = np.asarray(groups, dtype=str)
     u, v = _ranks(values, names), _ranks(others, names)
-    made: Numbers = {"n": len(values), "clusters": len(set(clusters)), "rho": None, "low": None, "high": None}
+    made: Metrics = {"n": len(values), "clusters": len(set(clusters)), "rho": None, "low": None, "high": None}
     if not (u.any() and v.any()):
         what = "no variance: within a type all are equal" if len(values) else "empty: there is nothing to measure"
         return {**made, "reason": what}
@@ -100,7 +100,7 @@ def within(
     return {**made, "rho": figure(list(range(len(u)))), "low": low, "high": high, "reason": reason}
 
 
-def summary(rows: Sequence[Numbers], seed: int) -> Numbers:
+def summary(rows: Sequence[Metrics], seed: int) -> Metrics:
     """All figures of held-out pairs {item, type, kind, chosen, rejected, characters: (of chosen, of rejected)}."""
     items, kinds = [row["item"] for row in rows], [row["kind"] for row in rows]
     margins = [row["chosen"] - row["rejected"] for row in rows]
@@ -111,11 +111,11 @@ def summary(rows: Sequence[Numbers], seed: int) -> Numbers:
     return {"n": len(rows), **figures}
 
 
-def table(numbers: Numbers) -> Table:
+def table(numbers: Metrics) -> Table:
     """A row for each strategy: how many pairs are in order, and by how much."""
     from rich.table import Table
 
-    def show(row: Numbers, form: str) -> str:
+    def show(row: Metrics, form: str) -> str:
         if row["mean"] is None:
             return "-"
         span = "" if row["low"] is None else f" [{row['low']:{form}}, {row['high']:{form}}]"
@@ -136,7 +136,7 @@ def table(numbers: Numbers) -> Table:
     return made
 
 
-def show(numbers: Numbers) -> None:
+def show(numbers: Metrics) -> None:
     """The table, and in red what a high accuracy must be read with."""
     from rich.console import Console
     from rich.text import Text

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
+from anneal.records import Record
 
-Record = dict[str, Any]
 Flag = dict[str, str]  # name, strategy, line
 
 PARTS = ("train", "validation", "test")  # in the order in which a run comes to know them
@@ -37,7 +37,7 @@ def pair(row: Record, part: str) -> Pair:
     said = {side: "\n".join(turn["content"] for turn in row[side]) for side in ("chosen", "rejected")}
     for side, text in said.items():
         if not text.strip():
-            raise Refusal(f"data/{part}_pairs.jsonl: {row['id']}: {side} is an empty text; drop the pair")
+            raise UserError(f"data/{part}_pairs.jsonl: {row['id']}: {side} is an empty text; drop the pair")
     prompt = json.dumps([[turn["role"], turn["content"]] for turn in row["prompt"]], ensure_ascii=False)
     return Pair(row["id"], row["item"], row["kind"], part, prompt, said["chosen"], said["rejected"])
 

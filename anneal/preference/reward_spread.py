@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anneal.files import Record
 from anneal.params import Section, Share
+from anneal.records import Record
 from anneal.stats import agreement, intervals
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from anneal.checks import facts, json_layout, text_checks
-from anneal.errors import Refusal
-from anneal.files import Record
+from anneal.errors import UserError
 from anneal.params import Section
+from anneal.records import Record
 
 Row = dict[str, float]  # name of a reward -> value
 
@@ -57,14 +57,14 @@ class Sample:
     record: Record  # id, type, facts
     text: str
     stopped: bool
-    world: text_checks.World
+    context: text_checks.Context
     call: CallToAction
     outside: float = 0.0  # what the reward model says of it, any real number
 
     @cached_property
     def hits(self) -> dict[str, list[str]]:
         """What the checks of facts found, rule by rule: computed once for all rewards that ask."""
-        rules, known = self.world.rules, self.world.known
+        rules, known = self.context.rules, self.context.known
         return facts.check(self.text, self.record["type"], self.record["facts"], rules, known)
 
 
@@ -92,14 +92,14 @@ def of_type(sample: Sample) -> float:
     """The share of the type's required patterns that is found, then less for each forbidden one."""
     hits = sample.hits["type"]
     missing = [hit for hit in hits if hit.startswith("missing ")]
-    require = sample.world.rules.types[sample.record["type"]].require
+    require = sample.context.rules.types[sample.record["type"]].require
     return (1 - len(missing) / max(1, len(require))) * _fewer(hits[len(missing) :])
 
 
 def own_facts(sample: Sample) -> float:
     """The share of the record's own facts named, of as many as rules.facts.at_least asks for or the record holds."""
-    wanted = sample.world.rules.facts
-    own, known = sample.record["facts"], sample.world.known
+    wanted = sample.context.rules.facts
+    own, known = sample.record["facts"], sample.context.known
     enough = min(wanted.at_least, len(facts.own(own, wanted.slot)))
     return min(1.0, len(facts.named(sample.text, own, wanted.slot, known)) / enough) if enough else 1.0
 
@@ -113,7 +113,7 @@ def length(sample: Sample) -> float:
     """1 inside the type's band of characters; outside it falls in a line to 0 at no text and at twice the upper end."""
     if not sample.hits["length"]:
         return 1.0
-    low, high = sample.world.rules.types[sample.record["type"]].length
+    low, high = sample.context.rules.types[sample.record["type"]].length
     return len(sample.text) / low if len(sample.text) < low else max(0.0, 2 - len(sample.text) / high)
 
 
@@ -130,7 +130,7 @@ def valid_json(sample: Sample) -> float:
 
 def in_distribution(sample: Sample) -> float:
     """1 where the text is as likely as the density's threshold wants."""
-    return float(not any(text_checks.run(["in_distribution"], sample.record, sample.text, sample.world).values()))
+    return float(not any(text_checks.run(["in_distribution"], sample.record, sample.text, sample.context).values()))
 
 
 def stop(sample: Sample) -> float:
@@ -160,12 +160,12 @@ EACH: dict[str, Callable[[Sample], float]] = {
 NAMES = tuple(EACH)
 
 
-def refuse(rewards: Rewards, world: text_checks.World, model: bool) -> None:
-    """Raises Refusal where no weight is above 0, and for a weight on a rule that is empty or a model that is not there.
+def refuse(rewards: Rewards, context: text_checks.Context, model: bool) -> None:
+    """Raises UserError where no weight is above 0, or one is on a rule that is empty or on a model that is not there.
 
     Such a reward would be the same for every text: it teaches nothing, and only lifts the mean.
     """
-    rules, call = world.rules, rewards.call_to_action
+    rules, call = context.rules, rewards.call_to_action
     patterns = [*rules.forbid, *(p for kind in rules.types.values() for p in (*kind.require, *kind.forbid))]
     called = [kind for kind in rules.types if any(fnmatchcase(kind, pattern) for pattern in call.types)]
     needs = {
@@ -176,15 +176,15 @@ def refuse(rewards: Rewards, world: text_checks.World, model: bool) -> None:
         "facts": (rules.facts.at_least, "rules.facts.at_least above 0"),
         "name": (rules.name, "a fact in rules.name"),
         "call_to_action": (called and call.pattern, "rewards.call_to_action.pattern, and .types that fit one of types"),
-        "in_distribution": (world.density, "models/density (`dvc repro filter`)"),
+        "in_distribution": (context.density, "models/density (`dvc repro filter`)"),
         "model": (model, "models/reward (reward.epochs above 0)"),
     }
     if not rewards.used:
-        raise Refusal("params.yaml: rewards.weights: all are 0; give at least one reward a weight")
+        raise UserError("params.yaml: rewards.weights: all are 0; give at least one reward a weight")
     for key, weight in rewards.used.items():
         there, what = needs.get(key, (True, ""))
         if not there:
-            raise Refusal(f"params.yaml: rewards.weights.{key}: {weight:g} needs {what}; add that or set it to 0")
+            raise UserError(f"params.yaml: rewards.weights.{key}: {weight:g} needs {what}; add that or set it to 0")
 
 
 def score(
@@ -192,14 +192,14 @@ def score(
     texts: Sequence[str],
     stopped: Sequence[bool],
     rewards: Rewards,
-    world: text_checks.World,
+    context: text_checks.Context,
     model_scores: Sequence[float] | None = None,
 ) -> list[Row]:
     """For each text its rewards with a weight above 0, each in [0, 1]; `model_scores` are unbounded."""
-    refuse(rewards, world, model_scores is not None)
+    refuse(rewards, context, model_scores is not None)
     outside = model_scores if model_scores is not None else [0.0] * len(texts)
     samples = [
-        Sample(record, text, ended, world, rewards.call_to_action, said)
+        Sample(record, text, ended, context, rewards.call_to_action, said)
         for record, text, ended, said in zip(records, texts, stopped, outside, strict=True)
     ]
     return [{key: EACH[key](sample) for key in rewards.used} for sample in samples]

@@ -14,15 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from anneal.preference.pair_flaws import Pair
+from anneal.records import Metrics
 from anneal.stats import intervals
 
-Numbers = dict[str, Any]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bag = tuple[str, Sequence[int]]  # a text and the places in it whose n-grams count
 
 
-def auc(chosen: Sequence[float] | Floats, rejected: Sequence[float] | Floats, items: Sequence[str]) -> Numbers:
+def auc(chosen: Sequence[float] | Floats, rejected: Sequence[float] | Floats, items: Sequence[str]) -> Metrics:
     """{auc, low, high, reason}: P(a chosen scores above a rejected), ties half, over all chosen against all rejected.
 
     `items` is the cluster of each pair. The interval is the cluster-robust one of DeLong's components (Obuchowski
@@ -43,11 +43,11 @@ def auc(chosen: Sequence[float] | Floats, rejected: Sequence[float] | Floats, it
     return {"auc": float(over.mean()), "low": low, "high": high, "reason": intervals.why(row)}
 
 
-def length(pairs: Sequence[Pair]) -> Numbers:
+def length(pairs: Sequence[Pair]) -> Metrics:
     """Characters of chosen less rejected: median, mean with its interval by item, how often longer, AUC of length."""
     gaps, items = [len(p.chosen) - len(p.rejected) for p in pairs], [p.item for p in pairs]
     row = intervals.mean([float(gap) for gap in gaps], items).row()
-    made: Numbers = {
+    made: Metrics = {
         "median": float(np.median(gaps)) if gaps else None,
         "mean": row["mean"],
         "low": row["low"],
@@ -75,8 +75,8 @@ def equal(pairs: Sequence[Pair], seed: int) -> list[Bag]:
     for side in ("chosen", "rejected"):
         for p in pairs:
             text, size = getattr(p, side), min(len(p.chosen), len(p.rejected))
-            dice = random.Random(f"{seed}/{p.id}/{p.kind}/{side}")
-            made.append((text, sorted(dice.sample(range(len(text)), size))))
+            rng = random.Random(f"{seed}/{p.id}/{p.kind}/{side}")
+            made.append((text, sorted(rng.sample(range(len(text)), size))))
     return made
 
 
@@ -133,13 +133,13 @@ def _whole(at: int, names: Any, seen: Any) -> str:
     return str(names[max(same, key=lambda n: len(names[n]))])
 
 
-def giveaways(pairs: Sequence[Pair], ngram: int, top: int) -> list[Numbers]:
+def giveaways(pairs: Sequence[Pair], ngram: int, top: int) -> list[Metrics]:
     """The n-grams that carry most of the classifier's margin: {ngram, side, chosen, rejected}, the last two in texts.
 
     The margin is the mean score of chosen less that of rejected, which is a sum over n-grams. Left out are those of
     one item, whose words are no shortcut to another, and those that overlap, or are in the texts of, one told before.
     """
-    (rowwise, names), made = features(whole(pairs), ngram), list[Numbers]()
+    (rowwise, names), made = features(whole(pairs), ngram), list[Metrics]()
     weights, _ = learn(rowwise, np.repeat([1, 0], len(pairs)))
     seen = rowwise.tocsc()
     seen.sort_indices()
@@ -159,7 +159,7 @@ def giveaways(pairs: Sequence[Pair], ngram: int, top: int) -> list[Numbers]:
     return made
 
 
-def ngrams(pairs: Sequence[Pair], ngram: int, folds: int, top: int, seed: int) -> Numbers:
+def ngrams(pairs: Sequence[Pair], ngram: int, folds: int, top: int, seed: int) -> Metrics:
     """{auc, low, high, reason, equal, pairwise, folds, top}: how well n-grams of up to `ngram` characters tell.
 
     `equal` is the AUC with length out of it, `pairwise` how often chosen outscores its own rejected. No AUC with

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from anneal import html
-from anneal.files import Record
 from anneal.history import revision
 from anneal.history.revision import Snapshot
 from anneal.html import Safe, el, fold, table
+from anneal.records import Record
 from anneal.report.formatting import figure
 
 FILES = {"filtered": "data/filtered.jsonl", **{name: f"data/{name}.jsonl" for name in ("train", "validation", "test")}}

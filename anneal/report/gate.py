@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.history.revision import Snapshot
 from anneal.report import alerts, headline, regressions
 from anneal.report.formatting import signed, told
@@ -14,7 +14,7 @@ LOWEST, HIGHEST = 1.0, 5.0
 
 
 def limit(name: str, raw: str | None, low: float, high: float) -> float | None:
-    """A limit of the command line as a number, None where it was left out or is empty. Refusal for any other."""
+    """A limit of the command line as a number, None where it was left out or is empty. UserError for any other."""
     if raw is None or not raw.strip():
         return None
     try:
@@ -22,7 +22,7 @@ def limit(name: str, raw: str | None, low: float, high: float) -> float | None:
     except ValueError:
         value = math.nan
     if not low <= value <= high:
-        raise Refusal(f"{name}={raw}: a number from {low:g} to {high:g}; correct it or leave it out")
+        raise UserError(f"{name}={raw}: a number from {low:g} to {high:g}; correct it or leave it out")
     return value
 
 

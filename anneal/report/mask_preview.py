@@ -9,7 +9,7 @@ from typing import Any, Literal
 from anneal import html
 from anneal.dataset import chat_template
 from anneal.dataset.chat_template import IGNORE, Encoded
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.history.revision import Snapshot
 from anneal.html import Safe, el
 
@@ -26,7 +26,7 @@ def load(folder: Path) -> Any:
         return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
     except Exception as err:  # what a broken tokenizer.json raises is not to be foreseen
         said = (str(err).splitlines() or [""])[0]
-        raise Refusal(f"{folder}: no tokenizer could be loaded: {type(err).__name__} {said}") from None
+        raise UserError(f"{folder}: no tokenizer could be loaded: {type(err).__name__} {said}") from None
 
 
 def pieces(tokenizer: Any, ids: list[int], labels: list[int]) -> list[tuple[str, bool, bool]]:
@@ -58,7 +58,7 @@ def sample() -> dict[str, Any] | None:
     try:
         record = json.loads(line) if line.strip() else None
     except ValueError:
-        raise Refusal(f"{TRAIN}:1: not JSON; `dvc repro split`") from None
+        raise UserError(f"{TRAIN}:1: not JSON; `dvc repro split`") from None
     return record if isinstance(record, dict) and {"prompt", "completion"} <= record.keys() else None
 
 
@@ -80,7 +80,7 @@ def section(now: Snapshot, _old: Snapshot) -> Safe:
             return Safe("")
         tokenizer = load(BASE)
         row = chat_template.encode(tokenizer, record["prompt"], record["completion"], turns)
-    except Refusal as err:
+    except UserError as err:
         return el("p", f"No preview: {err}")
     start, end = window(row)
     shown = pieces(tokenizer, row.ids[start:end], row.labels[start:end])

@@ -7,14 +7,13 @@ the means of compare.json are left: a difference of them has no interval. Anothe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 from urllib.parse import quote
 
 from anneal import html
-from anneal.files import Record
 from anneal.history import revision
 from anneal.history.revision import Snapshot
 from anneal.html import NONE, Safe, el, fold, table
+from anneal.records import Metrics, Record
 from anneal.report import headline
 from anneal.report.formatting import change, figure, signed
 from anneal.stats import intervals, paired
@@ -25,7 +24,6 @@ ALL = "all"
 SHOWN = 25  # texts of a list
 MARGIN = 0.1  # where compare.margin is not written down yet
 KEYS = {"id", "item", "type", "outcome", "score", "judge_id", "dims"}
-Numbers = dict[str, Any]
 Rows = tuple[list[Record], list[Record]]  # of the working tree, and of the revision
 
 
@@ -47,12 +45,12 @@ def judged(now: Snapshot, old: Snapshot) -> Rows | None:
     return (ours, theirs) if ours and theirs else None
 
 
-def _paired(now: Snapshot, ours: Sequence[Record], theirs: Sequence[Record]) -> Numbers:
+def _paired(now: Snapshot, ours: Sequence[Record], theirs: Sequence[Record]) -> Metrics:
     margin = (now.params.get("compare") or {}).get("margin") or MARGIN
     return paired.difference(paired.matched(ours, theirs), now.params.get("seed") or 0, margin)
 
 
-def _means(now: Snapshot, old: Snapshot) -> dict[str, Numbers]:
+def _means(now: Snapshot, old: Snapshot) -> dict[str, Metrics]:
     """Differences of the means of both metrics, without an interval; {} for scores of different judges."""
     if (
         not headline.judges(old)
@@ -71,7 +69,7 @@ def _means(now: Snapshot, old: Snapshot) -> dict[str, Numbers]:
     return found
 
 
-def changes(now: Snapshot, old: Snapshot) -> dict[str, Numbers]:
+def changes(now: Snapshot, old: Snapshot) -> dict[str, Metrics]:
     """By type, and "all": the shipped score here less that at the revision, p-values of types Holm-corrected."""
     rows = judged(now, old)
     if rows is None:
@@ -87,7 +85,7 @@ def changes(now: Snapshot, old: Snapshot) -> dict[str, Numbers]:
     return {**parts, ALL: _paired(now, ours, theirs)}
 
 
-def dimensions(now: Snapshot, old: Snapshot) -> dict[str, dict[str, Numbers]]:
+def dimensions(now: Snapshot, old: Snapshot) -> dict[str, dict[str, Metrics]]:
     """The same by type and dimension; {} where the old judgements are not kept."""
     rows = judged(now, old)
     if rows is None:
@@ -96,7 +94,7 @@ def dimensions(now: Snapshot, old: Snapshot) -> dict[str, dict[str, Numbers]]:
     return paired.differences(*rows, now.params.get("seed") or 0, margin)
 
 
-def cell(found: Numbers | None) -> Safe:
+def cell(found: Metrics | None) -> Safe:
     """A difference to the revision, or in a word why there is none."""
     if found is None:
         return html.text("–")
@@ -105,7 +103,7 @@ def cell(found: Numbers | None) -> Safe:
     return html.text("another judge" if (found.get("left_out") or {}).get("other_judge") else "–")
 
 
-def sentence(now: Snapshot, old: Snapshot, found: dict[str, Numbers]) -> str:
+def sentence(now: Snapshot, old: Snapshot, found: dict[str, Metrics]) -> str:
     """The whole difference in a line, inside the noise of other seeds or not."""
     whole, sides = found.get(ALL), f"{now.shipped} here less {old.shipped} at {old.name}"
     if whole is None:
@@ -122,7 +120,7 @@ def sentence(now: Snapshot, old: Snapshot, found: dict[str, Numbers]) -> str:
     return f"{sides}: {paired.sentence(whole, wide)}{left_out(whole)}"
 
 
-def left_out(found: Numbers) -> str:
+def left_out(found: Metrics) -> str:
     """What a paired difference does not cover; "" where it covers every text."""
     causes = {
         "other_judge": "by another judge",

@@ -30,7 +30,7 @@ def samples() -> Safe:
     if not counts:
         return NONE
     drawn = (charts.lines(f"{n} by training step", {n: p}, 130, 260, share=True) for n, p in columns.items())
-    charts = [el("div", chart) for chart in drawn]
+    small = [el("div", chart) for chart in drawn]
     rows = [
         [figure(int(step)), figure(int(n)), *(figure(dict(points).get(step), True) for points in columns.values())]
         for step, n in counts.items()
@@ -38,7 +38,7 @@ def samples() -> Safe:
     most = figure(int(max(counts.values())))
     words = f"Share of the greedy answers to {most} validation prompts that pass, at each validation:"
     twin = fold("as a table", table(["step", "n", *columns], rows))
-    return html.join(el("p", words), el("div", *charts, class_="small"), twin)
+    return html.join(el("p", words), el("div", *small, class_="small"), twin)
 
 
 def merge(now: Snapshot, _old: Snapshot) -> Safe:

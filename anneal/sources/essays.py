@@ -15,10 +15,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from anneal import prompts
-from anneal.files import Record
 from anneal.llm.request import Answer, Call
 from anneal.params import Count, Section
-from anneal.records import AUTHOR
+from anneal.records import AUTHOR, Record
 from anneal.sources import markdown, pii
 from anneal.sources.chunks import Chunk, chunks, ends, tokens
 from anneal.sources.markdown import Document

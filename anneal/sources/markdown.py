@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from anneal import records
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.records import AUTHOR
 
 # What is told about a text beside its words: front matter and meta.json, as title, date, author and tags.
 #
 # Beside `essay.md` there may be `essay.meta.json`, and in any folder a `meta.json` that speaks for all files in and
-# under it; the file's own front matter (YAML between ---, TOML between +++) stands between the two. The nearest word counts:
-# essay.meta.json, front matter, meta.json of the nearest folder, of the next one up. Other keys are the user's own.
+# under it; the file's own front matter (YAML between ---, TOML between +++) stands between the two. The nearest word
+# counts: essay.meta.json, front matter, meta.json of the nearest folder, of the next one up. Other keys are free.
 
 Meta = dict[str, Any]  # title, date (YYYY-MM-DD), author: text; tags: list of text; only those that are told
 
@@ -39,16 +39,16 @@ def read_text(path: Path) -> str:
         return re.sub(r"\r\n?", "\n", raw.decode("utf-8-sig"))
     except UnicodeDecodeError as err:
         line = raw.count(b"\n", 0, err.start) + 1
-        raise Refusal(f"{path}:{line}: not UTF-8 at byte {err.start}; save the file as UTF-8") from None
+        raise UserError(f"{path}:{line}: not UTF-8 at byte {err.start}; save the file as UTF-8") from None
 
 
 def _object(path: Path) -> Meta:
     try:
         found = json.loads(read_text(path))
     except json.JSONDecodeError as err:
-        raise Refusal(f"{path}:{err.lineno}:{err.colno}: not JSON: {err.msg}") from None
+        raise UserError(f"{path}:{err.lineno}:{err.colno}: not JSON: {err.msg}") from None
     if not isinstance(found, dict):
-        raise Refusal(f"{path}:1:1: expected an object of {', '.join(KEYS)}, got {type(found).__name__}")
+        raise UserError(f"{path}:1:1: expected an object of {', '.join(KEYS)}, got {type(found).__name__}")
     return found
 
 
@@ -65,12 +65,12 @@ def _checked(path: Path, told: Meta) -> Meta:
             value = value.isoformat() if isinstance(value, datetime.date) else value
             fits = isinstance(value, str)
         if not fits:
-            raise Refusal(f"{path}: {key}: expected {'a list of words' if key == 'tags' else 'text'}, got {value!r}")
+            raise UserError(f"{path}: {key}: expected {'a list of words' if key == 'tags' else 'text'}, got {value!r}")
         if key == "date":
             try:
                 value = datetime.date.fromisoformat(value[:10]).isoformat()
             except ValueError:
-                raise Refusal(f"{path}: date: expected YYYY-MM-DD, got {value!r}") from None
+                raise UserError(f"{path}: date: expected YYYY-MM-DD, got {value!r}") from None
         found[key] = value
     return found
 
@@ -96,7 +96,7 @@ def front_matter(path: Path, text: str) -> tuple[Meta, int]:
     except Exception as err:  # two libraries, each with a family of its own; all of them say where
         place = getattr(getattr(err, "problem_mark", None), "line", None)
         reason = str(getattr(err, "problem", None) or err).split("\n")[0]
-        raise Refusal(
+        raise UserError(
             f"{path}:{1 if place is None else place + 2}: front matter is not {_FENCES[mark]}: {reason}"
         ) from None
     if found is None or isinstance(found, dict):
@@ -243,7 +243,7 @@ def documents(folder: str | Path, tables: Tables) -> list[Document]:
     ids: dict[str, Document] = {}
     for one in found:
         if (other := ids.setdefault(one.id, one)) is not one:
-            raise Refusal(f"{root}: {other.source} and {one.source} both get the id {one.id!r}; rename one of them")
+            raise UserError(f"{root}: {other.source} and {one.source} both get the id {one.id!r}; rename one of them")
     if not any(one.text for one in found):
-        raise Refusal(f"{root}: holds no Markdown file with prose; put one .md or more into it, at any depth")
+        raise UserError(f"{root}: holds no Markdown file with prose; put one .md or more into it, at any depth")
     return found

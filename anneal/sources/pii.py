@@ -15,6 +15,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
+from anneal.records import Record
+
 Mode = Literal["off", "report", "mask", "drop"]
 
 _MARK = "example"  # reserved for documentation (RFC 2606); what holds it is nobody's
@@ -51,23 +53,23 @@ def _mixed(text: str) -> bool:
     return bool(re.search(r"[0-9_]", text) and re.search(r"[A-Za-z]", text)) and _MARK not in text.lower()
 
 
-def _like(text: str, dice: random.Random) -> str:
+def _like(text: str, rng: random.Random) -> str:
     """The form of a text with other letters and digits."""
     pools = ((string.digits, str.isdigit), (string.ascii_lowercase, str.islower), (string.ascii_uppercase, str.isupper))
-    return "".join(next((dice.choice(pool) for pool, fits in pools if fits(sign)), sign) for sign in text)
+    return "".join(next((rng.choice(pool) for pool, fits in pools if fits(sign)), sign) for sign in text)
 
 
-def _wrong(text: str, dice: random.Random) -> str:
+def _wrong(text: str, rng: random.Random) -> str:
     """A number of the same form whose checksum holds for no kind of card."""
-    head = _like(text[:-1], dice)
+    head = _like(text[:-1], rng)
     return next(new for digit in string.digits if not _luhn(new := head + digit) and not _identity(new))
 
 
-def _marked(text: str, dice: random.Random) -> str:
+def _marked(text: str, rng: random.Random) -> str:
     """For names and keys: the mark, behind the prefix that says whose key it is."""
     kept = len(re.match(r"(?:sk-|pk-|AKIA|gh[pousr]_|eyJ)?", text)[0])  # type: ignore[index]  # it may match nothing
     # Six signs behind the mark at least, lest many short names run out of different ones.
-    return text[:kept] + _MARK + _like(text[kept + len(_MARK) :].ljust(6, "x"), dice)
+    return text[:kept] + _MARK + _like(text[kept + len(_MARK) :].ljust(6, "x"), rng)
 
 
 def _number(form: str) -> re.Pattern[str]:
@@ -95,13 +97,13 @@ KINDS = (
         "email",
         re.compile(r"(?<![\w.+-])(?P<it>[\w.+-]+@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,})", re.A),
         lambda text: not re.search(rf"[@.]{_MARK}(?:\.\w+)?$", text),
-        lambda _, dice: "".join(dice.choices(string.ascii_lowercase, k=8)) + f"@{_MARK}.com",
+        lambda _, rng: "".join(rng.choices(string.ascii_lowercase, k=8)) + f"@{_MARK}.com",
     ),
     Kind("id_card", _number(rf"[1-9]\d{{5}}{_DATE}\d{{3}}[\dXx]"), _identity, _wrong),
     Kind("bank_card", _number(r"[3-6]\d{14,18}|[3-6]\d{3}(?:[ -]\d{4}){3}(?:[ -]\d{1,3})?"), _luhn, _wrong),
     # No mobile number begins with 12, and no area code with 00.
-    Kind("phone", _number(r"1[3-9]\d([ -]?)\d{4}\2\d{4}"), bool, lambda text, dice: "12" + _like(text[2:], dice)),
-    Kind("phone", _number(r"0[1-9]\d{1,2}-\d{7,8}"), bool, lambda text, dice: "00" + _like(text[2:], dice)),
+    Kind("phone", _number(r"1[3-9]\d([ -]?)\d{4}\2\d{4}"), bool, lambda text, rng: "12" + _like(text[2:], rng)),
+    Kind("phone", _number(r"0[1-9]\d{1,2}-\d{7,8}"), bool, lambda text, rng: "00" + _like(text[2:], rng)),
     Kind(
         "wechat",
         re.compile(rf"(?:{_CHAT}\s*{_HAO}\s*{_IS}?|(?:{_CHAT}|{_CHAT_LATIN})\s*(?i:id)\s*{_IS}){_NAME}", re.A),
@@ -142,8 +144,8 @@ def mask(text: str, known: dict[str, str]) -> str:
 
     def surrogate(kind: Kind, it: str) -> str:
         if it not in known:
-            dice = random.Random(f"{kind.name}/{len(known)}")
-            known[it] = next(new for _ in range(100) if (new := kind.other(it, dice)) not in known.values())
+            rng = random.Random(f"{kind.name}/{len(known)}")
+            known[it] = next(new for _ in range(100) if (new := kind.other(it, rng)) not in known.values())
         return known[it]
 
     return _exchange(text, surrogate)
@@ -177,8 +179,6 @@ _TREATED: dict[str, Callable[[str, dict[str, str]], str | None]] = {
 
 
 # Records without personal data: what `pii` finds in a text, looked for in all that a record says.
-
-Record = dict[str, Any]
 
 
 def _leaves(value: Any) -> list[str]:

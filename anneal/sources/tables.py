@@ -21,10 +21,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.params import Section
+from anneal.records import Record
 
-Record = dict[str, Any]
 Found = list[tuple[str, Record]]  # the place of each row and its cells
 # pandas stores a row number under this name; it would move the hash of every row behind an inserted one.
 _INDEX = re.compile(r"__index_level_\d+__")
@@ -43,14 +43,14 @@ class Row:
         first, *parts = column.split(".")
         if first not in self.values:
             known = ", ".join(self.values) or "none"
-            raise Refusal(f"{self.place}: no column {first!r}; columns: {known}; name another in {key}")
+            raise UserError(f"{self.place}: no column {first!r}; columns: {known}; name another in {key}")
         value, passed = self.values[first], first
         for part in parts:
             try:
                 value = value[int(part)] if isinstance(value, list) else value[part]
             except (KeyError, IndexError, TypeError, ValueError):
                 held = ", ".join(value) if isinstance(value, dict) else str(value)[:40]
-                raise Refusal(f"{self.place}: {passed}: no {part!r} in it; it holds: {held}; mend {key}") from None
+                raise UserError(f"{self.place}: {passed}: no {part!r} in it; it holds: {held}; mend {key}") from None
             passed += f".{part}"
         return value
 
@@ -61,7 +61,7 @@ class Row:
         """
         value = self._at(column, key)
         if value is None or value in ("", [], {}) or (isinstance(value, str) and not value.strip()):
-            raise Refusal(f"{self.place}: {column}: {value!r} is empty; fill it ({key}) or take the row out")
+            raise UserError(f"{self.place}: {column}: {value!r} is empty; fill it ({key}) or take the row out")
         return value
 
     def digest(self) -> str:
@@ -83,7 +83,7 @@ def _text(path: Path) -> str:
         # The codec counts from behind the mark that it has taken off.
         start = err.start + 3 * data.startswith(b"\xef\xbb\xbf")
         line, column = data.count(b"\n", 0, start) + 1, start - data.rfind(b"\n", 0, start)
-        raise Refusal(f"{path}:{line}:{column}: byte {data[start]:#04x}: not UTF-8; save the file as UTF-8") from None
+        raise UserError(f"{path}:{line}:{column}: byte {data[start]:#04x}: not UTF-8; save the file as UTF-8") from None
 
 
 def _json(text: str, path: Path, first: int) -> Any:
@@ -91,19 +91,19 @@ def _json(text: str, path: Path, first: int) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as err:  # also a number of thousands of digits, and brackets as deep
         line, column = first + getattr(err, "lineno", 1) - 1, getattr(err, "colno", 1)
-        raise Refusal(f"{path}:{line}:{column}: not JSON: {getattr(err, 'msg', err)}; mend the file") from None
+        raise UserError(f"{path}:{line}:{column}: not JSON: {getattr(err, 'msg', err)}; mend the file") from None
 
 
 def _object(value: Any, place: str) -> Record:
     if not isinstance(value, dict):
-        raise Refusal(f"{place}: {str(value)[:40]!r}: expected an object of columns, got {type(value).__name__}")
+        raise UserError(f"{place}: {str(value)[:40]!r}: expected an object of columns, got {type(value).__name__}")
     return value
 
 
 def _from_json(path: Path) -> Found:
     rows = _json(_text(path), path, 1)
     if not isinstance(rows, list):
-        raise Refusal(f"{path}:1:1: expected an array of objects, got {type(rows).__name__}; or rename it to .jsonl")
+        raise UserError(f"{path}:1:1: expected an array of objects, got {type(rows).__name__}; or rename it to .jsonl")
     return [(place := f"{path}: row {n}", _object(row, place)) for n, row in enumerate(rows, 1)]
 
 
@@ -117,7 +117,9 @@ def _header(cells: list[str], path: Path) -> list[str]:
     names = [cell.strip() for cell in cells]
     for number, name in enumerate(names, 1):
         if not name or name in names[: number - 1]:
-            raise Refusal(f"{path}:1: column {number}: the name {name!r} is empty or taken; the first line names each")
+            raise UserError(
+                f"{path}:1: column {number}: the name {name!r} is empty or taken; the first line names each"
+            )
     return names
 
 
@@ -134,11 +136,11 @@ def _from_csv(path: Path) -> Found:
                 names = _header(cells, path)
             elif len(cells) != len(names):
                 counts = f"{len(cells)} cells where the first line names {len(names)} columns"
-                raise Refusal(f"{path}:{line}: {counts}, first {cells[0][:40]!r}; quote a cell that holds a comma")
+                raise UserError(f"{path}:{line}: {counts}, first {cells[0][:40]!r}; quote a cell that holds a comma")
             else:
                 found.append((f"{path}:{line}", dict(zip(names, cells, strict=True))))
     except csv.Error as err:
-        raise Refusal(f"{path}:{start}: not CSV: {err}; double every quote inside a quoted cell") from None
+        raise UserError(f"{path}:{start}: not CSV: {err}; double every quote inside a quoted cell") from None
     return found
 
 
@@ -150,7 +152,7 @@ def _from_parquet(path: Path) -> Found:
         # Not read_table: in a folder named like `language=en` it would add a column.
         table = pyarrow.parquet.ParquetFile(path).read()
     except (pyarrow.ArrowException, OSError) as err:
-        raise Refusal(f"{path}: not Parquet: {str(err).splitlines()[0]}; write the file again") from None
+        raise UserError(f"{path}: not Parquet: {str(err).splitlines()[0]}; write the file again") from None
     table = table.select([name for name in table.column_names if not _INDEX.fullmatch(name)])
     return [(f"{path}: row {number}", row) for number, row in enumerate(table.to_pylist(), 1)]
 
@@ -167,7 +169,7 @@ def _plain(value: Any, place: str) -> Any:
     """The value as JSON knows it; a number that is none (NaN) is an empty cell."""
     if isinstance(value, str):
         if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
-            raise Refusal(f"{place}: {value[:40]!r} holds half a surrogate pair, which is no character; take it out")
+            raise UserError(f"{place}: {value[:40]!r} holds half a surrogate pair, which is no character; take it out")
         return value
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
@@ -181,19 +183,19 @@ def _plain(value: Any, place: str) -> Any:
         return value.isoformat()
     if isinstance(value, decimal.Decimal):
         return str(value)
-    raise Refusal(f"{place}: {str(value)[:40]!r} is {type(value).__name__}; write it as text or as a number")
+    raise UserError(f"{place}: {str(value)[:40]!r} is {type(value).__name__}; write it as text or as a number")
 
 
 def read(path: str | Path) -> list[Row]:
     """The rows of a table. Refuses an unknown suffix, a file that cannot be read, and one without a row."""
     path = Path(path)
     if path.suffix.lower() not in READERS:
-        raise Refusal(f"{path}: unknown suffix {path.suffix!r}; known: {', '.join(READERS)}")
+        raise UserError(f"{path}: unknown suffix {path.suffix!r}; known: {', '.join(READERS)}")
     if not path.is_file():
-        raise Refusal(f"{path}: no such file; generate.items names it")
+        raise UserError(f"{path}: no such file; generate.items names it")
     found = READERS[path.suffix.lower()](path)
     if not found:
-        raise Refusal(f"{path}: holds no row; add one for each record")
+        raise UserError(f"{path}: holds no row; add one for each record")
     return [Row(place, {k: _plain(v, f"{place}: {k}") for k, v in cells.items()}) for place, cells in found]
 
 
@@ -227,7 +229,7 @@ class Fields(Section):
 def kind(row: Row, column: str | None, types: dict[str, str]) -> str:
     found = row.need(column, "generate.fields.type") if column else next(iter(types))
     if not isinstance(found, str) or found not in types:
-        raise Refusal(f"{row.place}: {column}: {found!r} is none of types: {', '.join(types)}")
+        raise UserError(f"{row.place}: {column}: {found!r} is none of types: {', '.join(types)}")
     return found
 
 
@@ -237,9 +239,11 @@ def name(row: Row, column: str | None, places: dict[str, str]) -> str:
         return row.digest()
     found = str(row.need(column, "generate.fields.id"))
     if "/" in found:
-        raise Refusal(f"{row.place}: {column}: {found!r} holds '/', which parts the id of a record; write another sign")
+        raise UserError(
+            f"{row.place}: {column}: {found!r} holds '/', which parts the id of a record; write another sign"
+        )
     if found in places:
-        raise Refusal(f"{row.place}: {column}: {found!r} is the id of {places[found]} too; give each row its own")
+        raise UserError(f"{row.place}: {column}: {found!r} is the id of {places[found]} too; give each row its own")
     places[found] = row.place
     return found
 
@@ -258,18 +262,20 @@ def asked(row: Row, column: str) -> dict[str, str] | None:
     """
     where, turns = f"{row.place}: {column}", row.need(column, "generate.fields.turns")
     if not isinstance(turns, list):
-        raise Refusal(f"{where}: {str(turns)[:40]!r}: expected a list of turns; name another in generate.fields.turns")
+        raise UserError(
+            f"{where}: {str(turns)[:40]!r}: expected a list of turns; name another in generate.fields.turns"
+        )
     told: list[tuple[str, str]] = []
     for number, turn in enumerate(turns):
         if not (isinstance(turn, dict) and all(isinstance(turn.get(key), str) for key in ("from", "value"))):
-            raise Refusal(f"{where}.{number}: {str(turn)[:40]!r}: expected a turn with 'from' and 'value', both text")
+            raise UserError(f"{where}.{number}: {str(turn)[:40]!r}: expected a turn with 'from' and 'value', both text")
         if turn["from"] not in SPEAKERS:
-            raise Refusal(f"{where}.{number}.from: {turn['from']!r}: unknown speaker; known: {', '.join(SPEAKERS)}")
+            raise UserError(f"{where}.{number}.from: {turn['from']!r}: unknown speaker; known: {', '.join(SPEAKERS)}")
         if not turn["value"].strip():
-            raise Refusal(f"{where}.{number}.value: {turn['value']!r} is empty; fill it or take the row out")
+            raise UserError(f"{where}.{number}.value: {turn['value']!r} is empty; fill it or take the row out")
         told.append((turn["from"], turn["value"].strip()))
     if [speaker for speaker, _ in told] not in (["human"], ["system", "human"]):
         return None
     if taken := [fact for fact in FACTS.values() if row.values.get(fact)]:
-        raise Refusal(f"{row.place}: {taken[0]}: a column of this name beside {column}, which gives it; rename it")
+        raise UserError(f"{row.place}: {taken[0]}: a column of this name beside {column}, which gives it; rename it")
     return dict.fromkeys(FACTS.values(), "") | {FACTS[speaker]: said for speaker, said in told}

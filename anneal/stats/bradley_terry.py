@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from anneal.records import Metrics
 from anneal.stats import intervals
 
-Numbers = dict[str, Any]
 Game = tuple[str, str, str, float]  # cluster, two systems, and the points of the first: 1, 0.5 or 0
 
 FEWEST = 4
@@ -86,7 +86,7 @@ def errors(tables: np.ndarray, beta: np.ndarray) -> np.ndarray:
     return np.asarray(np.sqrt(np.diag(bread @ meat @ bread)))
 
 
-def strengths(games: Iterable[Game], systems: Sequence[str]) -> Numbers:
+def strengths(games: Iterable[Game], systems: Sequence[str]) -> Metrics:
     """{n, clusters, systems: {name: {strength, low, high}}, reason}: natural log odds, mean 0, 95% by t(C-1).
 
     `n` counts games. For fewer than four systems, and where one never wins or never loses, there are none; where that
@@ -94,7 +94,7 @@ def strengths(games: Iterable[Game], systems: Sequence[str]) -> Numbers:
     """
     tables, names = wins(games, systems)
     total = tables.sum(axis=0)
-    made: Numbers = {"n": round(float(total.sum())), "clusters": len(names), "systems": {}}
+    made: Metrics = {"n": round(float(total.sum())), "clusters": len(names), "systems": {}}
     if len(systems) < FEWEST:
         return {**made, "reason": f"{len(systems)} systems: their win matrix says it all"}
     if not names:

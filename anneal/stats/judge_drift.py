@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations, pairwise
-from typing import Any
 
-from anneal.files import Record
+from anneal.records import Metrics, Record
 from anneal.stats import agreement, intervals
 
-Numbers = dict[str, Any]
 Rows = Mapping[str, Sequence[Record]]  # system -> judgements
 
 SCALE = (1, 2, 3, 4, 5)
@@ -28,7 +26,7 @@ def pairs(old: Sequence[Record], new: Sequence[Record]) -> list[tuple[Record, Re
     return [(a, b) for a, b in both if a["judge_id"] != b["judge_id"] and a["outcome"] == b["outcome"] == "ok"]
 
 
-def shift(values: Sequence[float], items: Sequence[str], seed: int) -> Numbers:
+def shift(values: Sequence[float], items: Sequence[str], seed: int) -> Metrics:
     """A paired change: mean, its interval over items, p of sign flips; where all texts moved alike no interval."""
     # Rounded: 4.6 - 3.6 is not 3.15 - 2.15 to a computer, and a difference of 1e-16 is as sure as it is nothing.
     exact = [round(value, 9) for value in values]
@@ -36,7 +34,7 @@ def shift(values: Sequence[float], items: Sequence[str], seed: int) -> Numbers:
     return {**found, "p": intervals.sign_flip(exact, items, seed), "reason": intervals.why(found)}
 
 
-def dimensions(found: Sequence[tuple[Record, Record]], seed: int) -> dict[str, Numbers]:
+def dimensions(found: Sequence[tuple[Record, Record]], seed: int) -> dict[str, Metrics]:
     """By dimension that both rubrics hold: its shift, kappa of old and new, and the share of top scores of both."""
     made = {}
     for name in sorted({d for a, b in found for d in a["dims"].keys() & b["dims"].keys()}):
@@ -53,7 +51,7 @@ def dimensions(found: Sequence[tuple[Record, Record]], seed: int) -> dict[str, N
     return made
 
 
-def gap(found: Mapping[str, list[tuple[Record, Record]]], left: str, right: str, seed: int) -> Numbers:
+def gap(found: Mapping[str, list[tuple[Record, Record]]], left: str, right: str, seed: int) -> Metrics:
     """How far left - right moved over the texts that both systems have; winners: the share of texts whose better
     system is another one now."""
     ours, theirs = ({a["id"]: (a, b) for a, b in found[name]} for name in (left, right))
@@ -73,7 +71,7 @@ def order(means: Mapping[str, float]) -> str:
     return " ".join(words)
 
 
-def drift(old: Rows, new: Rows, seed: int) -> Numbers:
+def drift(old: Rows, new: Rows, seed: int) -> Metrics:
     """{n, systems, dims, gaps, order, sentence} of two judges; `n` is 0 for one and the same."""
     found = {name: pairs(old[name], new[name]) for name in old if name in new}
     found = {name: part for name, part in found.items() if part}
@@ -83,7 +81,7 @@ def drift(old: Rows, new: Rows, seed: int) -> Numbers:
         for name, part in found.items()
     }
     means = [{n: sum(p[k]["score"] for p in part) / len(part) for n, part in found.items()} for k in (0, 1)]
-    made: Numbers = {
+    made: Metrics = {
         "n": len(every),
         "systems": systems,
         "dims": dimensions(every, seed),
@@ -97,11 +95,11 @@ def drift(old: Rows, new: Rows, seed: int) -> Numbers:
     return {**made, "sentence": sentence(made)}
 
 
-def sure(numbers: Numbers) -> bool:
+def sure(numbers: Metrics) -> bool:
     return numbers["p_holm"] is not None and bool(numbers["p_holm"] < SURE)
 
 
-def size(numbers: Numbers) -> str:
+def size(numbers: Metrics) -> str:
     if numbers["mean"] is None:
         return "not known"
     if numbers["low"] is None:
@@ -109,7 +107,7 @@ def size(numbers: Numbers) -> str:
     return "{mean:+.2f} [{low:+.2f}, {high:+.2f}]".format(**numbers)
 
 
-def sentence(numbers: Numbers) -> str:
+def sentence(numbers: Metrics) -> str:
     """What the new judge did, in a line: each system's shift, the gaps that moved, and whose order changed."""
     if not numbers["n"]:
         return "the same judge, or no text that both scored: no drift to measure"

@@ -12,17 +12,16 @@ from typing import Any
 
 import numpy as np
 
+from anneal.records import Metrics
 from anneal.stats import intervals
 from anneal.stats.win_rates import Pair, floor
-
-Numbers = dict[str, Any]
 
 APART = 30  # characters from which a difference in length can be seen
 WEAK = 1 / 2.5**2  # the usual weakly informative prior of a logit (Gelman et al. 2008), only where it must be
 REPORT, EXTRAPOLATE = 0.30, 0.10  # the smaller of the shares longer and shorter
 
 
-def longer_wins(pairs: Sequence[Pair], gaps: Mapping[str, int]) -> Numbers:
+def longer_wins(pairs: Sequence[Pair], gaps: Mapping[str, int]) -> Metrics:
     """P(longer wins), ties half, over pairs whose lengths lie more than 30 characters apart: Estimate and reason.
 
     `gaps` holds id -> length of the system's text less that of the other one, in characters.
@@ -68,7 +67,7 @@ def _spread(won: np.ndarray, z: np.ndarray, theta: float, phi: float, clusters: 
     return float(np.sqrt((bread @ sums.T @ sums @ bread)[0, 0] * len(names) / (len(names) - 1)))
 
 
-def controlled(pairs: Sequence[Pair], gaps: Mapping[str, int]) -> Numbers:
+def controlled(pairs: Sequence[Pair], gaps: Mapping[str, int]) -> Metrics:
     """The win rate at equal length: sigmoid(theta) of the logit on tanh(gap / sd(gap)), with t(C-1) limits on theta.
 
     {n, longer, shorter, state, rate, low, high, theta, phi, separated, near, reason}. state: "reported" where the
@@ -76,7 +75,7 @@ def controlled(pairs: Sequence[Pair], gaps: Mapping[str, int]) -> Numbers:
     no rate; "none" where nothing varies. `near` is the win rate of the pairs no more than 30 characters apart.
     """
     near = [p for p in pairs if abs(gaps[p.id]) <= APART]
-    made: Numbers = {
+    made: Metrics = {
         "n": len(pairs),
         "longer": None,
         "shorter": None,

@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
+from anneal.records import Metrics
 from anneal.stats import intervals
-
-Numbers = dict[str, Any]
 
 SURE = 0.05
 
@@ -38,7 +37,7 @@ def difference_bounds(
     return [ours[0] - theirs[1], ours[1] - theirs[0]] if ours and theirs else None
 
 
-def differential(counts: Mapping[str, tuple[int, int]]) -> Numbers:
+def differential(counts: Mapping[str, tuple[int, int]]) -> Metrics:
     """Whether systems fail at different rates: Fisher's exact test of every two, Holm-corrected.
 
     `counts` holds system -> (failed, n). {tests: [{pair, p, p_holm}], pair, p, differs, reason}: `pair` and `p`
@@ -52,7 +51,7 @@ def differential(counts: Mapping[str, tuple[int, int]]) -> Numbers:
     for a, b in combinations(names, 2):
         cells = [[counts[s][0], counts[s][1] - counts[s][0]] for s in (a, b)]
         raw[a, b] = float(fisher_exact(cells).pvalue)
-    made: Numbers = {"tests": [], "pair": None, "p": None, "differs": False, "reason": ""}
+    made: Metrics = {"tests": [], "pair": None, "p": None, "differs": False, "reason": ""}
     if not raw:
         return {**made, "reason": "empty: fewer than two systems were judged"}
     if not any(counts[name][0] for name in names):

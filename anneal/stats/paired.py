@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from anneal.records import Metrics
 from anneal.stats import intervals
 from anneal.stats.intervals import Estimate
 
 Row = Mapping[str, Any]
-Numbers = dict[str, Any]
 State = Literal["none", "open", "equivalent", "noise", "higher", "lower"]
 
 SURE = 0.05
@@ -71,7 +71,7 @@ def equivalence(estimate: Estimate, margin: float) -> float | None:
     return float(t.sf((margin - abs(estimate.mean)) / estimate.se, estimate.clusters - 1))
 
 
-def difference(pair: Matched, seed: int, margin: float) -> Numbers:
+def difference(pair: Matched, seed: int, margin: float) -> Metrics:
     """left - right: Estimate, sign-flip p, minimum detectable effect, TOST p at `margin`, or the reason for none."""
     ids = sorted(pair.left)
     gaps, names = [pair.left[i] - pair.right[i] for i in ids], [pair.clusters[i] for i in ids]
@@ -93,9 +93,9 @@ def dimension(name: str) -> Callable[[Row], float | None]:
     return lambda row: row["dims"][name]["score"] if row["outcome"] == "ok" and name in row["dims"] else None
 
 
-def differences(left: Sequence[Row], right: Sequence[Row], seed: int, margin: float) -> dict[str, dict[str, Numbers]]:
+def differences(left: Sequence[Row], right: Sequence[Row], seed: int, margin: float) -> dict[str, dict[str, Metrics]]:
     """type -> dimension -> difference, all in one Holm family: nine types of five dimensions are 45 chances to err."""
-    made: dict[str, dict[str, Numbers]] = {}
+    made: dict[str, dict[str, Metrics]] = {}
     for kind in sorted({row["type"] for row in left} & {row["type"] for row in right}):
         ours, theirs = ([row for row in rows if row["type"] == kind] for rows in (left, right))
         names = sorted({name for row in (*ours, *theirs) for name in row["dims"]})
@@ -107,7 +107,7 @@ def differences(left: Sequence[Row], right: Sequence[Row], seed: int, margin: fl
     return made
 
 
-def mcnemar(left: Mapping[str, bool], right: Mapping[str, bool]) -> Numbers:
+def mcnemar(left: Mapping[str, bool], right: Mapping[str, bool]) -> Metrics:
     """Exact McNemar test of two pass rates on the ids that both hold: binomial over the ids where one side passes.
 
     It takes texts for independent. Texts of one item are not, so that `difference` on 0 and 1 decides between
@@ -131,7 +131,7 @@ def mcnemar(left: Mapping[str, bool], right: Mapping[str, bool]) -> Numbers:
     }
 
 
-def band(runs: Sequence[Mapping[str, float]]) -> Numbers:
+def band(runs: Sequence[Mapping[str, float]]) -> Metrics:
     """A/A: how far apart two runs of the same thing lie that differ in their seed alone, in the unit of the scores.
 
     `runs` holds id -> score of each seed. Two new runs differ by no more than `band` 95 times in 100: the spread of
@@ -141,7 +141,7 @@ def band(runs: Sequence[Mapping[str, float]]) -> Numbers:
 
     ids = sorted(set.intersection(*(set(run) for run in runs))) if runs else []
     means = [math.fsum(run[i] for i in ids) / len(ids) for run in runs] if ids else []
-    made: Numbers = {"seeds": len(runs), "n": len(ids), "means": means, "largest": None, "band": None, "reason": ""}
+    made: Metrics = {"seeds": len(runs), "n": len(ids), "means": means, "largest": None, "band": None, "reason": ""}
     if len(means) < 2:
         return {**made, "reason": "one seed: it shows no noise" if means else "empty: no text is in every run"}
     made["largest"] = max(means) - min(means)

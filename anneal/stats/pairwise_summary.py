@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
-from anneal.files import Record
+from anneal.records import Metrics, Record
 from anneal.stats import length_control, missing, win_rates
 from anneal.systems import SYSTEMS
-
-Numbers = dict[str, Any]
 
 CONTROLS = ("golden:again", "golden:truncated")
 BLIND = "a judge of rules scores each text alone and cannot see the order: the consistency is 1 by construction"
 
 
-def summary(rows: Sequence[Record], pair: str, kind: str) -> Numbers:
+def summary(rows: Sequence[Record], pair: str, kind: str) -> Metrics:
     """The numbers of one pair of systems, "tuned:base", from its rows; `kind` is what the judge's scores are."""
     left, _, right = pair.partition(":")
     mine = [row for row in rows if row["pair"] == pair]
@@ -47,7 +44,7 @@ def summary(rows: Sequence[Record], pair: str, kind: str) -> Numbers:
     }
 
 
-def control(rows: Sequence[Record], pair: str) -> Numbers:
+def control(rows: Sequence[Record], pair: str) -> Metrics:
     """A pair whose outcome is known: a text beside itself must tie, and beside its own beginning win."""
     left, _, right = pair.partition(":")
     found, _ = win_rates.swapped([row for row in rows if row["pair"] == pair], left, right)
@@ -58,7 +55,7 @@ def control(rows: Sequence[Record], pair: str) -> Numbers:
     return {"n": len(found), "orders": order, "win": win, "sentence": said}
 
 
-def failed(rows: Sequence[Record], pairs: Sequence[str]) -> Numbers:
+def failed(rows: Sequence[Record], pairs: Sequence[str]) -> Metrics:
     """Whether one pair of systems loses more verdicts than another."""
     outcomes = {pair: [row["outcome"] for row in rows if row["pair"] == pair] for pair in pairs}
     counts = {pair: (sum(outcome != "ok" for outcome in each), len(each)) for pair, each in outcomes.items()}
@@ -66,7 +63,7 @@ def failed(rows: Sequence[Record], pairs: Sequence[str]) -> Numbers:
     return {"failed": counts, **gone, "sentence": missing.sentence(counts, gone)}
 
 
-def whole(rows: Sequence[Record], kind: str) -> Numbers:
+def whole(rows: Sequence[Record], kind: str) -> Metrics:
     """All that the rows of data/preferences.jsonl say: every pair, the controls, who beats whom, what failed."""
     pairs = [pair for pair in dict.fromkeys(row["pair"] for row in rows) if pair not in CONTROLS]
     met = [system for system in SYSTEMS if any(system in pair.split(":") for pair in pairs)]

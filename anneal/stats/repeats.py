@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
-from anneal.files import Record
+from anneal.records import Metrics, Record
 from anneal.stats import agreement, intervals
 
 SCALE = (1, 2, 3, 4, 5)
-Numbers = dict[str, Any]
 
 
-def summary(rows: Sequence[Record]) -> Numbers:
+def summary(rows: Sequence[Record]) -> Metrics:
     """{n, times, same, sd, alpha, reason} of the rows that have `repeats`; failures are no repeats.
 
     same: share of texts whose scores are all equal. sd: of one judgement about its text, pooled over texts. alpha:
     Krippendorff's for ordinal data over all dimensions, None where nothing varies.
     """
-    made: Numbers = {"n": 0, "times": 0, "same": None, "sd": None, "alpha": None, "reason": ""}
+    made: Metrics = {"n": 0, "times": 0, "same": None, "sd": None, "alpha": None, "reason": ""}
     sets = [[row, *row["repeats"]] for row in rows if row.get("repeats")]
     sets = [[each for each in given if each["outcome"] == "ok"] for given in sets]
     sets = [given for given in sets if len(given) > 1]
@@ -37,10 +35,10 @@ def summary(rows: Sequence[Record]) -> Numbers:
     return {**made, "alpha": agreement.alpha(units, SCALE, True)}
 
 
-def controls(rows: Sequence[Record], golden: Sequence[Record]) -> dict[str, Numbers]:
+def controls(rows: Sequence[Record], golden: Sequence[Record]) -> dict[str, Metrics]:
     """By control its mean with interval, golden's on the same records, and how often it scores at least as well."""
     marks = {row["id"]: row["score"] for row in golden if row["outcome"] == "ok"}
-    made: dict[str, Numbers] = {}
+    made: dict[str, Metrics] = {}
     for name in dict.fromkeys(row["control"] for row in rows):
         both = [r for r in rows if r["control"] == name and r["outcome"] == "ok" and r["id"] in marks]
         items = [row["item"] for row in both]

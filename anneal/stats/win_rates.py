@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from anneal.records import Metrics
 from anneal.stats import intervals
 
 Row = Mapping[str, Any]
-Numbers = dict[str, Any]
 
 # Points of the text shown first. "Much better" earns no more: a row that counts thrice is two rows that nobody saw.
 POINTS = {"A>>B": 1.0, "A>B": 1.0, "tie": 0.5, "B>A": 0.0, "B>>A": 0.0}
@@ -59,7 +59,7 @@ def swapped(rows: Sequence[Row], system: str, other: str, sample: int = 0) -> tu
     return made, len(found) - len(made)
 
 
-def orders(pairs: Sequence[Pair]) -> Numbers:
+def orders(pairs: Sequence[Pair]) -> Metrics:
     """What swapping does.
 
     {n, consistency, low, high, flips_first, flips_second, half, bias, p, first_share, ties, reason}.
@@ -91,7 +91,7 @@ def orders(pairs: Sequence[Pair]) -> Numbers:
     }
 
 
-def win_rate(pairs: Sequence[Pair]) -> Numbers:
+def win_rate(pairs: Sequence[Pair]) -> Metrics:
     """Mean points of the system in 0..1, ties half, over both orders: Estimate, counts, the reason for no interval.
 
     170 wins of 170 keep a Wilson bound; all ties have no interval, since nothing in them tells 0.5 from chance.
@@ -133,7 +133,7 @@ def sentence(order: Row, win: Row) -> str:
     return said
 
 
-def repeats(rows: Sequence[Row], system: str, other: str) -> Numbers:
+def repeats(rows: Sequence[Row], system: str, other: str) -> Metrics:
     """Verdicts asked again in the same order: {n, stability, consistency, beyond, reason}; `n` counts text and order.
 
     stability: share of sample pairs of one order with the same result, mean over text and order. consistency: the same
@@ -147,7 +147,7 @@ def repeats(rows: Sequence[Row], system: str, other: str) -> Numbers:
     both = sorted({name for name, _ in again if (name, True) in again and (name, False) in again})
     # Both shares are over the same texts, or their difference would compare texts and not orders.
     chosen = [again[i, side] for i in both for side in (True, False)] if both else [*again.values()]
-    made: Numbers = {"n": len(chosen), "stability": None, "consistency": None, "beyond": None}
+    made: Metrics = {"n": len(chosen), "stability": None, "consistency": None, "beyond": None}
     if not chosen:
         return {**made, "reason": "empty: no pair was asked twice in one order"}
     stability = _mean([_mean([a == b for a, b in combinations(values, 2)]) for values in chosen])
@@ -161,6 +161,6 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def matrix(rows: Sequence[Row], systems: Sequence[str]) -> dict[str, dict[str, Numbers]]:
+def matrix(rows: Sequence[Row], systems: Sequence[str]) -> dict[str, dict[str, Metrics]]:
     """system -> other -> its win rate against that one: what is shown for three systems instead of strengths."""
     return {a: {b: win_rate(swapped(rows, a, b)[0]) for b in systems if b != a} for a in systems}

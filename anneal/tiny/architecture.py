@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.params import Count, Fraction, Section, Share
 from anneal.tiny.documents import END, START, STOP
 
@@ -53,12 +53,12 @@ class Base(Section):
     @model_validator(mode="after")
     def _divides(self) -> Base:
         if self.hidden_size % self.heads or self.heads % self.key_value_heads:
-            raise Refusal(
+            raise UserError(
                 f"params.yaml: base: heads must divide hidden_size and key_value_heads must divide heads, "
                 f"got {self.hidden_size}, {self.heads}, {self.key_value_heads}"
             )
         if (self.hidden_size // self.heads) % 2 or self.key_value_heads < 2 or self.layers < 2:
-            raise Refusal(
+            raise UserError(
                 "params.yaml: base: the previous-token heads need an even hidden_size / heads, "
                 "two key_value_heads and two layers"
             )
@@ -84,7 +84,9 @@ def tokenizer(words: list[str], characters: list[str], size: int, positions: int
     vocab = {token: n for n, token in enumerate([*SPECIAL, *letters.values()])}
     room = size - len(words)
     if room < len(vocab):
-        raise Refusal(f"params.yaml: base.vocab_size: {len(words)} words and the bytes need {len(vocab) + len(words)}")
+        raise UserError(
+            f"params.yaml: base.vocab_size: {len(words)} words and the bytes need {len(vocab) + len(words)}"
+        )
     for character in characters:
         spelt = [letters[b] for b in character.encode()]
         pairs = [("".join(spelt[:n]), spelt[n]) for n in range(1, len(spelt)) if "".join(spelt[: n + 1]) not in vocab]

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from pydantic import Field, ValidationError
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.params import Section
 from anneal.tiny.documents import ANSWER, END, GIVEN, START, STOP, Document
 
@@ -57,7 +57,7 @@ Template = list[str | Slot]
 
 
 def parse(text: str, place: str) -> Template:
-    """A template as literals and slots. Raises Refusal for a brace that is neither."""
+    """A template as literals and slots. Raises UserError for a brace that is neither."""
     parts: Template = []
     end = 0
     for match in _PART.finditer(text):
@@ -68,14 +68,14 @@ def parse(text: str, place: str) -> Template:
             continue
         found = _SLOT.fullmatch(match[2])
         if not found:
-            raise Refusal(f"{place}: {match[0]!r} is no slot; write {{name}}, {{x=name}}, {{name*2-5|, }} or {{{{")
+            raise UserError(f"{place}: {match[0]!r} is no slot; write {{name}}, {{x=name}}, {{name*2-5|, }} or {{{{")
         low = int(found["low"] or 1)
         high = int(found["high"] or low)
         parts.append(Slot(bool(found["quiet"]), found["bind"] or "", found["name"], low, high, found["join"] or ""))
     parts.append(text[end:])
     for literal in (part for part in parts if isinstance(part, str) and part not in ("{", "}")):
         if "{" in literal or "}" in literal:
-            raise Refusal(f"{place}: a lone brace in {literal!r}; double it")
+            raise UserError(f"{place}: a lone brace in {literal!r}; double it")
     return [part for part in parts if part != ""]
 
 
@@ -87,10 +87,10 @@ class Grammar:
         try:
             self.file = _File.model_validate_json(path.read_text("utf-8"))
         except FileNotFoundError:
-            raise Refusal(f"{path}: no such file; base.corpus needs it for base.documents: grammar") from None
+            raise UserError(f"{path}: no such file; base.corpus needs it for base.documents: grammar") from None
         except ValidationError as err:
             first = err.errors()[0]
-            raise Refusal(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+            raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
         self.rules = {
             name: [parse(words, f"{path}: rules.{name}") for words in each] for name, each in self.file.rules.items()
         }
@@ -117,18 +117,18 @@ class Grammar:
         slots = [part for template in every for part in template if isinstance(part, Slot)]
         known = {*self.rules, *(slot.bind for slot in slots)}
         if strange := sorted({slot.name for slot in slots} - known):
-            raise Refusal(f"{path}: {{{strange[0]}}} is neither a rule nor bound; rules: {', '.join(self.rules)}")
+            raise UserError(f"{path}: {{{strange[0]}}} is neither a rule nor bound; rules: {', '.join(self.rules)}")
         for name, alternatives in self.rules.items():
             if not alternatives:
-                raise Refusal(f"{path}: rules.{name}: has no alternative")
+                raise UserError(f"{path}: rules.{name}: has no alternative")
         for name, kind in self.file.documents.items():
             if bool(kind.text) == bool(kind.turns) or len(kind.turns) % 2:
-                raise Refusal(f"{path}: documents.{name}: give it a text, or questions and answers in turn")
+                raise UserError(f"{path}: documents.{name}: give it a text, or questions and answers in turn")
 
     def expand(self, rng: random.Random, template: Template, bound: dict[str, str], depth: int = 0) -> str:
         """The text of a template; what it binds goes into `bound`."""
         if depth > _DEEP:
-            raise Refusal("base.corpus: a rule of grammar.json expands into itself without end")
+            raise UserError("base.corpus: a rule of grammar.json expands into itself without end")
         told = []
         for part in template:
             if isinstance(part, str):

@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.tiny.documents import ANSWER, END, GIVEN, START, STOP, Document
 
 Sheet = dict[str, str]  # what sentences may name: name, ingredients, first, second, last, effects, effect, ...
@@ -38,11 +38,11 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise Refusal(f"{path}: no such file; base.corpus needs {', '.join(f'{n}.json' for n in _FILES)}") from None
+        raise UserError(f"{path}: no such file; base.corpus needs {', '.join(f'{n}.json' for n in _FILES)}") from None
     except json.JSONDecodeError as err:
-        raise Refusal(f"{path}:{err.lineno}:{err.colno}: not JSON: {err.msg}") from None
+        raise UserError(f"{path}:{err.lineno}:{err.colno}: not JSON: {err.msg}") from None
     if missing := [key for key in _FILES[name].split() if key not in value]:
-        raise Refusal(f"{path}: {missing[0]!r} is missing; add it")
+        raise UserError(f"{path}: {missing[0]!r} is missing; add it")
     return dict(value)
 
 

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from anneal.dataset.encoding import Sampler
-from anneal.errors import Refusal
-from anneal.files import Record
+from anneal.errors import UserError
 from anneal.params import Count, Section
+from anneal.records import Record
 from anneal.training import lm_head
 from anneal.training.preference_pairs import SIDES, Pairs
 
@@ -57,9 +57,9 @@ def prove(trainer: Any, pairs: Pairs, stops: Sequence[int]) -> None:
                 one[name][number][one["attention_mask"][number] == 1] for name in ("input_ids", "completion_mask")
             )
             if seen.tolist() != row["prompt"] + row[side] or seen[mask == 1].tolist() != row[side]:
-                raise Refusal(f"{row['id']}: {side} does not reach the model as it was encoded; pin trl to 1.16")
+                raise UserError(f"{row['id']}: {side} does not reach the model as it was encoded; pin trl to 1.16")
             if row[side][-1] not in stops:
-                raise Refusal(f"{row['id']}: {side} does not end in a stop of the chat template")
+                raise UserError(f"{row['id']}: {side} does not end in a stop of the chat template")
 
 
 def trainer(dpo: Dpo, seed: int, learnt: Pairs, held: Pairs, shared: Record, **options: Any) -> Any:

@@ -16,11 +16,11 @@ from anneal.checks import density, text_checks
 from anneal.checks.facts import Rules
 from anneal.dataset import chat_template, encoding
 from anneal.decoding import generate
-from anneal.errors import Refusal
-from anneal.files import Record
+from anneal.errors import UserError
 from anneal.models import reward_model
 from anneal.params import Count, Section
 from anneal.preference import rule_rewards
+from anneal.records import Record
 from anneal.training import lm_head
 
 # What GRPO compares: samples of one prompt, all of a step in one batch.
@@ -89,7 +89,7 @@ def prove(tokenizer: Any, records: Sequence[Record]) -> None:
     for record in records:
         theirs = tokenizer.apply_chat_template(record["prompt"], add_generation_prompt=True, return_dict=True)
         if list(theirs["input_ids"]) != chat_template.prompt_ids(tokenizer, record["prompt"]):
-            raise Refusal(
+            raise UserError(
                 f"data/train.jsonl: {record['id']}: align.grpo.use_vllm would start from other tokens; set false"
             )
 
@@ -131,16 +131,16 @@ class Grpo(Section):
 def check(grpo: Grpo, records: int, processes: int, longest: int, window: float) -> None:
     """What cannot be had is refused before anything is loaded; `longest` prompt and `window` are in tokens."""
     if longest + grpo.max_new_tokens > window:
-        raise Refusal(
+        raise UserError(
             f"params.yaml: align.grpo.max_new_tokens: {grpo.max_new_tokens} after a prompt of {longest} tokens, the "
             f"model holds {window:.0f}; lower it or format.max_length"
         )
     if grpo.use_vllm and importlib.util.find_spec("vllm") is None:
-        raise Refusal("params.yaml: align.grpo.use_vllm: vllm is not installed; `pip install vllm`, or set false")
+        raise UserError("params.yaml: align.grpo.use_vllm: vllm is not installed; `pip install vllm`, or set false")
     if grpo.prompts > records:
-        raise Refusal(f"params.yaml: align.grpo.prompts: {grpo.prompts}, data/train.jsonl holds {records}; lower it")
+        raise UserError(f"params.yaml: align.grpo.prompts: {grpo.prompts}, data/train.jsonl holds {records}; lower it")
     if grpo.prompts * grpo.samples % (grpo.batch_size * processes):
-        raise Refusal(
+        raise UserError(
             f"params.yaml: align.grpo.batch_size: {grpo.prompts} prompts x {grpo.samples} samples are no multiple of "
             f"{grpo.batch_size} x {processes} processes; change one of them"
         )
@@ -150,7 +150,7 @@ def learnt(history: Sequence[Record]) -> None:
     """Refuses a run in which no prompt had samples of different reward: no weight has moved."""
     alike = [entry["frac_reward_zero_std"] for entry in history if "frac_reward_zero_std" in entry]
     if alike and min(alike) == 1:
-        raise Refusal(
+        raise UserError(
             f"align.grpo: in all of {len(alike)} logged steps every sample of a prompt had one reward: nothing was "
             "learnt; raise align.grpo.temperature, or mend rewards.weights"
         )
@@ -159,15 +159,15 @@ def learnt(history: Sequence[Record]) -> None:
 def scorer(wanted: rule_rewards.Rewards, rules: Rules) -> Score:
     """Texts to rewards, all in one and each by name; the reward model is asked only where it has a weight."""
     known = density.load("models/density/density.json") if "in_distribution" in wanted.used else None
-    world = text_checks.world(rules, known)
+    context = text_checks.context(rules, known)
     judge = reward_model.load(Path("models/reward")) if "model" in wanted.used else None
-    rule_rewards.refuse(wanted, world, judge is not None)
+    rule_rewards.refuse(wanted, context, judge is not None)
 
     def score(
         records: list[Record], texts: list[str], stopped: list[bool]
     ) -> tuple[list[float], list[rule_rewards.Row]]:
         outside = judge.score([record["prompt"] for record in records], texts) if judge else None
-        each = rule_rewards.score(records, texts, stopped, wanted, world, outside)
+        each = rule_rewards.score(records, texts, stopped, wanted, context, outside)
         return [rule_rewards.total(row, wanted) for row in each], each
 
     return score

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from anneal import privacy
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.models import loading
 from anneal.params import Privacy, load, pick
 
@@ -58,15 +58,15 @@ def command(processes: int, kind: str) -> list[str]:
 
 def check(processes: int, kind: str, cards: int) -> None:
     if kind == "mps" and processes > 1:
-        raise Refusal(f"params.yaml: processes: {processes}, but this device is mps; set 1")
+        raise UserError(f"params.yaml: processes: {processes}, but this device is mps; set 1")
     if kind == "cuda" and processes > cards:
-        raise Refusal(f"params.yaml: processes: {processes}, but there are {cards} CUDA cards here; lower it")
+        raise UserError(f"params.yaml: processes: {processes}, but there are {cards} CUDA cards here; lower it")
 
 
 def spread(main: Callable[..., None], processes: int) -> bool:
     """Run `main` of a stage in so many processes; False where this process is to do the work itself.
 
-    A process of a launcher takes the card of its number. Raises Refusal where one of them failed.
+    A process of a launcher takes the card of its number. Raises UserError where one of them failed.
     """
     kind = loading.device().partition(":")[0]
     if inside():
@@ -89,7 +89,7 @@ def spread(main: Callable[..., None], processes: int) -> bool:
         child.wait()
         raise
     if code:
-        raise Refusal(f"one of {processes} processes ended with {code}; what it said stands above")
+        raise UserError(f"one of {processes} processes ended with {code}; what it said stands above")
     return True
 
 
@@ -97,13 +97,13 @@ def work(name: str) -> None:
     """What a process of the launcher does: the stage without its lock, which the first process holds."""
     main: Any = importlib.import_module(name).main
     values = load()
-    privacy.guard(Privacy.model_validate(values.get("privacy")).local_only, Refusal)
+    privacy.guard(Privacy.model_validate(values.get("privacy")).local_only, UserError)
     main(**pick(main, values=values))
 
 
 if __name__ == "__main__":
     try:
         work(sys.argv[1])
-    except Refusal as err:
+    except UserError as err:
         print(f"{sys.argv[1].rpartition('.')[2]}: {err}", file=sys.stderr)
         sys.exit(1)

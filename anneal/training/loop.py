@@ -17,7 +17,7 @@ from typing import Any
 from anneal import files
 from anneal.dataset import chat_template
 from anneal.dataset.encoding import Sampler
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.models import loading as models
 
 # Up to this many tokens the whole score matrix costs less than the backward pass of torch's CPU flash attention, which
@@ -84,7 +84,7 @@ def watch(validate: bool, section: str = "train") -> Any:
         def on_log(self, _args: Any, state: Any, _control: Any, logs: Any = None, **_: Any) -> None:
             seen = {name: float(logs[name]) for name in ("loss", "eval_loss", "grad_norm") if name in (logs or {})}
             if any(not math.isfinite(value) for value in seen.values()):
-                raise Refusal(f"step {state.global_step}: the loss is no number any more; lower {section}.lr")
+                raise UserError(f"step {state.global_step}: the loss is no number any more; lower {section}.lr")
             if seen and state.is_world_process_zero:
                 said = "  ".join(f"{name} {value:.4f}" for name, value in seen.items())
                 print(f"step {state.global_step}/{state.max_steps}  {said}", file=sys.stderr, flush=True)
@@ -113,7 +113,7 @@ def fit(trainer: Any, folder: Path, section: str, advice: str) -> None:
     try:
         trainer.train(resume_from_checkpoint=checkpoint(folder))
     except torch.OutOfMemoryError:
-        raise Refusal(f"params.yaml: {section}.batch_size: out of memory; {advice}") from None
+        raise UserError(f"params.yaml: {section}.batch_size: out of memory; {advice}") from None
 
 
 def table(history: list[dict[str, Any]], columns: dict[str, str] = COLUMNS) -> str:
@@ -164,7 +164,7 @@ def learner(base: Path, adapter: Path, dtype: str, quantize: str, longest: int) 
 
     config = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
     if config["peft_type"] != "LORA":  # PEFT lets only one adaptive adapter be, and the reference is a second one
-        raise Refusal("params.yaml: train.lora.adaptive: such an adapter learns no preferences; set false")
+        raise UserError("params.yaml: train.lora.adaptive: such an adapter learns no preferences; set false")
     number = dtype if models.device().startswith("cuda") else "float32"
     weights = models.load(base, dtype=number, quantize=None if quantize == "none" else quantize)
     attend(weights, longest)

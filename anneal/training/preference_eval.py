@@ -8,7 +8,7 @@ from typing import Any
 
 from anneal.dataset import chat_template
 from anneal.decoding import generate
-from anneal.files import Record
+from anneal.records import Record
 from anneal.stats import intervals
 from anneal.training.preference_pairs import SIDES, Pairs
 

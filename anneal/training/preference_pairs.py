@@ -9,8 +9,8 @@ from typing import Any
 from anneal import files
 from anneal.dataset import chat_template
 from anneal.dataset.chat_template import Unmaskable
-from anneal.errors import Refusal
-from anneal.files import Record
+from anneal.errors import UserError
+from anneal.records import Record
 
 SIDES = ("chosen", "rejected")
 
@@ -56,8 +56,10 @@ def encode(path: str, tokenizer: Any, limit: float) -> Pairs:
             refused[str(err)] += 1
             continue
         if (tokens := Pairs([row], {}).longest()) > limit:
-            raise Refusal(f"{path}: {row['id']}: {tokens} tokens, the model holds {limit:.0f}; lower format.max_length")
+            raise UserError(
+                f"{path}: {row['id']}: {tokens} tokens, the model holds {limit:.0f}; lower format.max_length"
+            )
         found.append(row)
     if refused and not found:
-        raise Refusal(f"{path}: no pair can be masked; the most frequent reason: {refused.most_common(1)[0][0]}")
+        raise UserError(f"{path}: no pair can be masked; the most frequent reason: {refused.most_common(1)[0][0]}")
     return Pairs(found, dict(sorted(refused.items())))

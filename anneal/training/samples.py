@@ -14,7 +14,7 @@ from typing import Any
 from anneal import files
 from anneal.dataset import chat_template
 from anneal.decoding import generate
-from anneal.files import Record
+from anneal.records import Record
 
 GREEDY = {
     "do_sample": False,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anneal import files
-from anneal.errors import Refusal
+from anneal.errors import UserError
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -37,7 +37,7 @@ def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, 
 )
 def test_a_bad_line_is_named(tmp_path: Path, raw: bytes, place: str, word: str) -> None:
     (tmp_path / "rows.jsonl").write_bytes(raw)
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(UserError) as caught:
         files.read(tmp_path / "rows.jsonl", "id", "name") if word == "'name'" else files.read(tmp_path / "rows.jsonl")
     assert place in str(caught.value)
     assert word in str(caught.value)

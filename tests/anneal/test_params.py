@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from anneal import params
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.params import Count, Fraction, Section
 
 
@@ -60,7 +60,7 @@ def test_the_float_that_dvc_writes_is_a_float(tmp_path: Path) -> None:
 )
 def test_a_mistake_gets_one_line_with_its_place(tmp_path: Path, old: str, new: str, words: list[str]) -> None:
     assert old in GOOD
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(UserError) as caught:
         picked(tmp_path, GOOD.replace(old, new, 1))
     line = str(caught.value)
     assert "\n" not in line
@@ -68,7 +68,7 @@ def test_a_mistake_gets_one_line_with_its_place(tmp_path: Path, old: str, new: s
 
 
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match="make recipe"):
+    with pytest.raises(UserError, match="make recipe"):
         params.load(tmp_path / "none.yaml")
 
 
@@ -76,12 +76,12 @@ STAGE = '''"""toy: a stage."""
 import os, signal, sys, time
 from typing import Literal
 from pathlib import Path
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.stage import run
 
 def main(how: Literal["well", "refuse", "full", "wait", "crash"], /, seed: int) -> None:
     if how == "refuse":
-        raise Refusal("params.yaml: seed: 13, too unlucky, take another")
+        raise UserError("params.yaml: seed: 13, too unlucky, take another")
     if how == "full":
         raise OSError(28, "No space left on device", "data/x.jsonl")
     if how == "crash":

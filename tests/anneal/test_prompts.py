@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.prompts import Prompt, folder, slots
 
 
@@ -31,18 +31,18 @@ def test_a_value_cannot_open_a_message_or_a_slot(tmp_path: Path) -> None:
 
 
 def test_an_unknown_slot_is_named(tmp_path: Path) -> None:
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(UserError) as caught:
         Prompt(write(tmp_path, "# System\nx\n# User\nabout $nmae")).messages(name="甲")
     assert str(caught.value) == f"{tmp_path / 'p.md'}:4: unknown slot $nmae; did you mean $name?"
 
 
 def test_a_lone_dollar_is_named(tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match=r"p\.md:2: a lone '\$'"):
+    with pytest.raises(UserError, match=r"p\.md:2: a lone '\$'"):
         Prompt(write(tmp_path, "one\ncosts $ 5"))
 
 
 def test_a_folder_without_prompts_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match="holds no"):
+    with pytest.raises(UserError, match="holds no"):
         folder(tmp_path)
 
 

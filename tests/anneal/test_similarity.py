@@ -19,16 +19,16 @@ AD = "清晨出门前取适量均匀涂抹，烟酰胺负责提亮，泛醇负�
 
 def corpus(count: int, length: int, seed: int = 1) -> list[str]:
     """Random Chinese texts; characters are drawn with unequal frequencies, as in language."""
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     alphabet = [chr(0x4E00 + number) for number in range(400)]
     weights = [1 / (rank + 2) for rank in range(400)]
-    return ["".join(dice.choices(alphabet, weights, k=length)) for _ in range(count)]
+    return ["".join(rng.choices(alphabet, weights, k=length)) for _ in range(count)]
 
 
-def edited(words: str, changes: int, dice: random.Random) -> str:
+def edited(words: str, changes: int, rng: random.Random) -> str:
     letters = list(words)
-    for place in dice.sample(range(len(letters)), changes):
-        letters[place] = dice.choice("天地玄黄宇宙洪荒")
+    for place in rng.sample(range(len(letters)), changes):
+        letters[place] = rng.choice("天地玄黄宇宙洪荒")
     return "".join(letters)
 
 
@@ -81,10 +81,10 @@ def test_chinese_is_seen_where_shingles_of_words_see_nothing() -> None:
 
 
 def test_one_edit_in_forty_characters_is_found() -> None:
-    dice = random.Random(3)
+    rng = random.Random(3)
     texts = corpus(1500, 80)
-    origins = dice.sample(range(1500), 300)
-    planted = [edited(texts[origin], 2, dice) for origin in origins]
+    origins = rng.sample(range(1500), 300)
+    planted = [edited(texts[origin], 2, rng) for origin in origins]
     every = texts + planted
     wanted = {(o, 1500 + k) for k, o in enumerate(origins) if similarity.jaccard(texts[o], planted[k]) >= 0.7}
     found = similarity.near_duplicates(every, 0.7)
@@ -107,8 +107,8 @@ def test_every_edge_is_exact_and_equal_texts_are_never_missed(texts: list[str], 
 
 def test_recall_at_the_threshold() -> None:
     """Pairs of all overlaps, most of them near the threshold; at most 1 in 100 is missed."""
-    dice = random.Random(8)
-    texts = [t for base in corpus(60, 60) for t in (base, *(edited(base, k, dice) for k in (1, 1, 2, 3, 4)))]
+    rng = random.Random(8)
+    texts = [t for base in corpus(60, 60) for t in (base, *(edited(base, k, rng) for k in (1, 1, 2, 3, 4)))]
     every = brute(texts, 0.5)
     for threshold in (0.5, 0.7, 0.9):
         truth = {pair: value for pair, value in every.items() if value >= threshold}
@@ -121,9 +121,9 @@ def test_recall_at_the_threshold() -> None:
 def test_signatures_estimate_as_well_as_datasketch() -> None:
     from datasketch import MinHash
 
-    dice = random.Random(5)
+    rng = random.Random(5)
     bases = corpus(60, 70)
-    pairs = [(base, edited(base, dice.randint(1, 20), dice)) for base in bases]
+    pairs = [(base, edited(base, rng.randint(1, 20), rng)) for base in bases]
     texts = [t for pair in pairs for t in pair]
     signatures = similarity._minhash(similarity._sets(texts, 3))
     sketches = []

@@ -14,10 +14,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from anneal import files
-from anneal.files import Record
 from anneal.history import revision
 from anneal.llm import offline_server
 from anneal.offline import rule_judge
+from anneal.records import Record
 from commands import rejudge
 from stages import judge
 from tests import goldens

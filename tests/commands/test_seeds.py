@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.history import dvc_lock, revision, seed_noise
 from commands import seeds
 
@@ -190,18 +190,18 @@ def test_files_of_another_revision_come_from_git_and_the_cache(project: Path) ->
     shutil.rmtree(".dvc/cache")
     assert len(revision.Old("HEAD").rows(seed_noise.JUDGED)) == 4, "a remote has what the cache lost"
     with pytest.raises(
-        Refusal, match=rf"^{name} \({found.revision[:10]}\): {seed_noise.JUDGED} is neither in the cache nor"
+        UserError, match=rf"^{name} \({found.revision[:10]}\): {seed_noise.JUDGED} is neither in the cache nor"
     ):
         revision.Old(name).rows(seed_noise.JUDGED)
-    with pytest.raises(Refusal, match=r"^nothing: unknown Git revision 'nothing'; `git log`"):
+    with pytest.raises(UserError, match=r"^nothing: unknown Git revision 'nothing'; `git log`"):
         revision.Old("nothing")
-    with pytest.raises(Refusal, match=r"data/absent\.jsonl is neither"):
+    with pytest.raises(UserError, match=r"data/absent\.jsonl is neither"):
         revision.Old("HEAD").rows("data/absent.jsonl")
 
 
 def test_without_a_repository_there_is_one_line(toy: Path) -> None:
     assert revision.experiments() == {}
-    with pytest.raises(Refusal, match=r"^HEAD: "):
+    with pytest.raises(UserError, match=r"^HEAD: "):
         revision.Old("HEAD")
 
 

@@ -13,7 +13,7 @@ from anneal import files
 from anneal.checks import facts
 from anneal.dataset import chat_template
 from anneal.decoding import generate
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.models import loading, reward_model
 from anneal.params import pick
 from stages import accept
@@ -62,14 +62,14 @@ def rules() -> facts.Rules:
     )
 
 
-def record(number: int, text: str = GOLDEN) -> files.Record:
+def record(number: int, text: str = GOLDEN) -> dict[str, Any]:
     prompt = [{"role": "user", "content": f"{['today', 'the fox', 'lazy dogs'][number % 3]} {number}"}]
     completion = [{"role": "assistant", "content": text}]
     ids = {"id": f"p{number:02}/layout/0", "item": f"p{number:02}", "type": "layout", "facts": {}}
     return {**ids, "prompt": prompt, "completion": completion}
 
 
-def answered(number: int, text: str = GOLDEN) -> files.Record:
+def answered(number: int, text: str = GOLDEN) -> dict[str, Any]:
     return {"id": f"p{number:02}/layout/0", "text": text, "finish": "stop", "n_new": 9}
 
 
@@ -105,7 +105,7 @@ def merged(place: Path, folder: Path) -> Path:
     return place
 
 
-def rows() -> list[files.Record]:
+def rows() -> list[dict[str, Any]]:
     return files.read("data/accepted.jsonl")
 
 
@@ -113,7 +113,7 @@ def metrics() -> Any:
     return json.loads(Path("reports/metrics/accept.json").read_text())
 
 
-def climb(wanted: accept.Accept, drawn: accept.Answer | None = None, seed: int = 1) -> list[files.Record]:
+def climb(wanted: accept.Accept, drawn: accept.Answer | None = None, seed: int = 1) -> list[dict[str, Any]]:
     accept.main(wanted, drawn or answers(), rules(), seed, 1)
     return rows()
 
@@ -282,14 +282,14 @@ def test_in_distribution_is_asked_of_the_density_of_the_filter(merged: Path) -> 
 def test_a_contract_that_cannot_work_is_refused(
     place: Path, wanted: dict[str, Any], drawn: dict[str, Any], line: str
 ) -> None:
-    with pytest.raises(Refusal, match=line) as err:
+    with pytest.raises(UserError, match=line) as err:
         climb(section(**wanted), answers(**drawn))
     assert "\n" not in str(err.value)
 
 
 def test_constrained_needs_a_schema_and_beams_need_no_grammar(place: Path, folder: Path) -> None:
     (place / "rules/schema.json").unlink()
-    with pytest.raises(Refusal, match=r"rules/schema.json: no such file; .*accept.constrained to false"):
+    with pytest.raises(UserError, match=r"rules/schema.json: no such file; .*accept.constrained to false"):
         climb(section(checks=["json"]))
     (place / "models/merged").symlink_to(folder)
     beams = answers(num_beams=2, max_new_tokens=5)
@@ -301,13 +301,15 @@ def test_the_aligned_model_answers_first_where_there_is_one(place: Path) -> None
     found = climb(section(checks=[]))
     assert [row["text"] for row in found] == [f"aligned {n}" for n in range(6)]
     files.write("data/answers/aligned.jsonl", [answered(n) for n in range(5)])
-    with pytest.raises(Refusal, match=r"aligned\.jsonl: other ids than data/test\.jsonl: p05/layout/0"):
+    with pytest.raises(UserError, match=r"aligned\.jsonl: other ids than data/test\.jsonl: p05/layout/0"):
         climb(section(checks=[]))
 
 
 def test_answers_of_other_records_are_refused(place: Path) -> None:
     files.write("data/answers/tuned.jsonl", [answered(n) for n in range(5)])
-    with pytest.raises(Refusal, match=r"tuned\.jsonl: other ids than data/test\.jsonl: p05/layout/0; run `dvc repro`"):
+    with pytest.raises(
+        UserError, match=r"tuned\.jsonl: other ids than data/test\.jsonl: p05/layout/0; run `dvc repro`"
+    ):
         climb(section())
 
 
@@ -361,9 +363,13 @@ def test_reward_ranks_only_what_passes(rewarded: Path) -> None:
 
 def test_a_rank_by_reward_needs_a_model_and_candidates(place: Path) -> None:
     files.write_json("models/reward/reward.json", {"made": False})
-    with pytest.raises(Refusal, match=r"accept.rank: reward needs a reward model; raise reward.epochs, or set likeli"):
+    with pytest.raises(
+        UserError, match=r"accept.rank: reward needs a reward model; raise reward.epochs, or set likeli"
+    ):
         climb(section(rank="reward"))
-    with pytest.raises(Refusal, match=r"accept.rank: reward has no candidates to rank; add one to accept.temperatures"):
+    with pytest.raises(
+        UserError, match=r"accept.rank: reward has no candidates to rank; add one to accept.temperatures"
+    ):
         climb(section(rank="reward", temperatures=[]))
 
 
@@ -374,5 +380,5 @@ def test_temperatures_must_rise(toy: Path, temperatures: str) -> None:
     stage.__annotations__["accept"] = accept.Accept
     body = f"accept:\n  checks: []\n  temperatures: {temperatures}\n  candidates: 2\n  rank: likelihood\n"
     Path("params.yaml").write_text(body + "  constrained: false\n  fallback: true\n")
-    with pytest.raises(Refusal, match=r"params.yaml: accept.temperatures"):
+    with pytest.raises(UserError, match=r"params.yaml: accept.temperatures"):
         pick(stage)

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from anneal import files
 from anneal.checks import facts
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.models import loading
 from anneal.preference import pair_flaws
 from anneal.preference.rule_rewards import Rewards
@@ -80,8 +80,8 @@ REWARDS: Row = {
 
 
 def said(name: str, count: int = 6) -> str:
-    dice = random.Random(name)
-    return " ".join(dice.choice(WORDS) for _ in range(count))
+    rng = random.Random(name)
+    return " ".join(rng.choice(WORDS) for _ in range(count))
 
 
 def pair(number: int, kind: str = "weak", **texts: str) -> Row:
@@ -253,7 +253,7 @@ def test_none_copies_every_file_byte_for_byte(toy: Path) -> None:
 
 def test_a_missing_adapter_is_refused(toy: Path) -> None:
     (toy / "models/adapter").mkdir(parents=True)
-    with pytest.raises(Refusal, match=r"models/adapter/adapter_config.json: no such file; `dvc repro train`"):
+    with pytest.raises(UserError, match=r"models/adapter/adapter_config.json: no such file; `dvc repro train`"):
         learn(method="none")
     assert not Path("models/aligned").exists()
 
@@ -276,7 +276,7 @@ def by_length(number: int) -> Row:
 def test_pairs_that_length_alone_tells_apart_are_not_trained_on(toy: Path) -> None:
     adapter_only(toy)
     audited([by_length(number) for number in range(30)])
-    with pytest.raises(Refusal, match=r"pairs.json: length alone decides every pair: weak; .* align.method: none"):
+    with pytest.raises(UserError, match=r"pairs.json: length alone decides every pair: weak; .* align.method: none"):
         learn()
     assert not Path("models/aligned").exists()
 
@@ -285,7 +285,7 @@ def test_equal_sides_are_not_trained_on(toy: Path) -> None:
     adapter_only(toy)
     same = said("twice the same")
     audited([*SOUND[:-1], pair(29, "fake", chosen=same, rejected=same)])
-    with pytest.raises(Refusal, match=r"fake: identical: chosen == rejected in 1 of 30 pairs"):
+    with pytest.raises(UserError, match=r"fake: identical: chosen == rejected in 1 of 30 pairs"):
         learn()
 
 
@@ -294,7 +294,7 @@ def test_a_strategy_that_leaks_across_the_split_is_not_trained_on(toy: Path) -> 
     leaked = pair(31, "fake", chosen=SOUND[3]["chosen"][0]["content"], rejected=SOUND[3]["rejected"][0]["content"])
     audited([*SOUND, leaked], {leaked["id"]: "test"})
     with pytest.raises(
-        Refusal, match=r"fake: leak: 1 of 6 test pairs share with an earlier part: chosen 1, rejected 1"
+        UserError, match=r"fake: leak: 1 of 6 test pairs share with an earlier part: chosen 1, rejected 1"
     ):
         learn()
 
@@ -302,16 +302,16 @@ def test_a_strategy_that_leaks_across_the_split_is_not_trained_on(toy: Path) -> 
 def test_a_reward_without_spread_is_not_trained_on(toy: Path) -> None:
     adapter_only(toy)
     path = "reports/metrics/rollout/tuned.json"
-    with pytest.raises(Refusal, match=r"rollout/tuned.json: no such file; `dvc repro rollout@tuned`"):
+    with pytest.raises(UserError, match=r"rollout/tuned.json: no such file; `dvc repro rollout@tuned`"):
         learn(method="grpo")
     files.write_json(path, {"n": 0, "refusals": []})
-    with pytest.raises(Refusal, match=r"no sample has been rewarded; set rollout.prompts above 0"):
+    with pytest.raises(UserError, match=r"no sample has been rewarded; set rollout.prompts above 0"):
         learn(method="grpo")
     files.write_json(path, {"n": 9, "refusals": ["9 of 9 prompts: every sample has the same reward"]})
-    with pytest.raises(Refusal, match=r"9 of 9 prompts: every sample has the same reward; mend the rewards"):
+    with pytest.raises(UserError, match=r"9 of 9 prompts: every sample has the same reward; mend the rewards"):
         learn(method="grpo")
     files.write_json(path, {"n": 9, "refusals": [], "temperature": 0.7})
-    with pytest.raises(Refusal, match=r"audited at temperature 0.7, align.grpo.temperature is 1; give both the same"):
+    with pytest.raises(UserError, match=r"audited at temperature 0.7, align.grpo.temperature is 1; give both the same"):
         learn(method="grpo")
 
 
@@ -336,7 +336,7 @@ def test_sound_pairs_pass(toy: Path) -> None:
 def test_what_cannot_be_had_is_refused_in_one_line(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANNEAL_DEVICE", "cpu")
     audited(SOUND)
-    with pytest.raises(Refusal, match=r"align.quantize: nf4 needs a CUDA card, this device is cpu"):
+    with pytest.raises(UserError, match=r"align.quantize: nf4 needs a CUDA card, this device is cpu"):
         align.refuse(align.Align(**{**PARAMS, "quantize": "nf4"}))
 
 

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from anneal import files, params
 from anneal.dataset import chat_template
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.llm import offline_server
 from anneal.models import loading, weights
 from stages import answer
@@ -47,7 +47,7 @@ def section(batch_size: int = 4, **changes: Any) -> answer.Answer:
     return answer.Answer.model_validate(own | {"batch_size": batch_size, "decode": GREEDY | changes})
 
 
-def record(number: int) -> files.Record:
+def record(number: int) -> dict[str, Any]:
     words = ["今天", "天气", "很好", "the fox", "lazy", "quick dog"]
     text = " ".join(words[(number * k) % len(words)] for k in range(1, 3 + number % 4))
     return {
@@ -159,7 +159,7 @@ def test_each_system_reads_its_own_weights(place: Path) -> None:
     assert out("aligned").read_bytes() not in {out("base").read_bytes(), out("tuned").read_bytes()}
     (place / "models/base").unlink()
     for system in ("base", "tuned"):
-        with pytest.raises(Refusal, match="models/base: no such folder"):
+        with pytest.raises(UserError, match="models/base: no such folder"):
             answer.main(system, section(), seed=1, threads=1)
     answer.main("aligned", section(), seed=1, threads=1)
 
@@ -189,7 +189,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(place: Path, monkeypa
     assert len(list((parts / "main").iterdir())) == 2
     made, original = [], answer.reply
 
-    def counted(rows: list[answer.Row], *rest: Any, **named: Any) -> list[files.Record]:
+    def counted(rows: list[answer.Row], *rest: Any, **named: Any) -> list[dict[str, Any]]:
         made.append(len(rows))
         return original(rows, *rest, **named)
 
@@ -224,11 +224,13 @@ def test_finished_batches_belong_to_their_weights_questions_and_settings(place: 
 
 
 def test_a_record_that_cannot_be_answered_is_named(place: Path) -> None:
-    with pytest.raises(Refusal, match=r"data/test.jsonl: p\d+/kind/0: \d+ tokens .* the model takes 512; lower answer"):
+    with pytest.raises(
+        UserError, match=r"data/test.jsonl: p\d+/kind/0: \d+ tokens .* the model takes 512; lower answer"
+    ):
         answer.main("base", section(max_new_tokens=500), seed=1, threads=1)
     broken = record(3) | {"completion": [{"role": "user", "content": "x"}]}
     files.write("data/test.jsonl", [record(1), broken])
-    with pytest.raises(Refusal, match=r"data/test.jsonl: p003/kind/0: the completion does not end with an assistant"):
+    with pytest.raises(UserError, match=r"data/test.jsonl: p003/kind/0: the completion does not end with an assistant"):
         answer.main("base", section(), seed=1, threads=1)
     assert not out().exists()
 
@@ -256,7 +258,7 @@ def test_presets_answer_the_same_items_beside_the_main_search(place: Path) -> No
     answer.main("base", section(presets=PRESETS), seed=1, threads=1)
     assert out().read_bytes() == alone
     rows, ids = files.read("data/presets/base.jsonl"), [record(n)["id"] for n in range(10)]
-    runs: dict[tuple[str, int | None], list[files.Record]] = {}
+    runs: dict[tuple[str, int | None], list[dict[str, Any]]] = {}
     for row in rows:
         assert set(row) == {"id", "item", "type", "preset", "seed", "text", "finish", "n_new"}
         runs.setdefault((row["preset"], row["seed"]), []).append(row)
@@ -292,15 +294,15 @@ def test_a_bad_preset_is_refused_with_file_key_and_value(place: Path) -> None:
         ("beam", r"params.yaml: answer.presets.x: .*got 'beam'"),
     ]
     for preset, message in bad:
-        with pytest.raises(Refusal, match=message):
+        with pytest.raises(UserError, match=message):
             picked({"x": preset})
-    with pytest.raises(Refusal, match=r"params.yaml: answer.presets: .*got \['x'\]"):
+    with pytest.raises(UserError, match=r"params.yaml: answer.presets: .*got \['x'\]"):
         picked(["x"])
     assert len(bad) == 7
 
 
 def test_the_longest_preset_must_fit_the_model(place: Path) -> None:
-    with pytest.raises(Refusal, match="the model takes 512; lower answer"):
+    with pytest.raises(UserError, match="the model takes 512; lower answer"):
         answer.main("base", section(presets={"long": {"max_new_tokens": 500}}), seed=1, threads=1)
 
 
@@ -365,7 +367,7 @@ def test_a_server_gives_the_words_and_the_weights_the_likelihood(place: Path, se
 
 
 def test_a_server_with_other_weights_is_asked_again(place: Path, server: Server) -> None:
-    with pytest.raises(Refusal, match=r"adapter_config\.json: no such file; `dvc repro train` makes it"):
+    with pytest.raises(UserError, match=r"adapter_config\.json: no such file; `dvc repro train` makes it"):
         answer.main("tuned", section(**SERVED), seed=1, threads=1)
     micro.lora(loading.load(), place / "models/adapter")
     answer.main("tuned", section(**SERVED), seed=1, threads=1)
@@ -399,7 +401,7 @@ def test_a_row_without_an_answer_is_refused_and_the_others_are_kept(place: Path,
     with offline_server.serve(respond) as url, pytest.MonkeyPatch.context() as patch:
         patch.setenv("ANSWER_BASE_URL", url)
         for _ in range(2):
-            with pytest.raises(Refusal, match=r"p004/kind/0: the server gave no answer: http 400: .*too long for me"):
+            with pytest.raises(UserError, match=r"p004/kind/0: the server gave no answer: http 400: .*too long for me"):
                 answer.main("base", section(**SERVED), seed=1, threads=1)
     assert len(server.asked) == 3, "the row that was answered is not asked again"
     assert not out().exists()
@@ -420,7 +422,7 @@ def test_what_a_server_cannot_do_is_refused_in_one_line(place: Path, server: Ser
         ),
     ]
     for changes, message in wrong:
-        with pytest.raises(Refusal, match=message):
+        with pytest.raises(UserError, match=message):
             answer.main("base", section(**(SERVED | changes)), seed=1, threads=1)
     assert len(wrong) == 5
     assert not out().exists()
@@ -429,6 +431,6 @@ def test_what_a_server_cannot_do_is_refused_in_one_line(place: Path, server: Ser
 
 def test_a_dry_run_says_what_would_be_sent(place: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANNEAL_DRY_RUN", "1")
-    with pytest.raises(Refusal, match="dry run: would send 4 of 4 answer requests of the first batch"):
+    with pytest.raises(UserError, match="dry run: would send 4 of 4 answer requests of the first batch"):
         answer.main("base", section(**SERVED), seed=1, threads=1)
     assert not server.asked

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from anneal import files
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.preference import pair_flaws
 from stages import audit as stage
 from tests.conftest import ROOT
@@ -24,8 +24,8 @@ Row = dict[str, Any]
 
 
 def text(name: str, low: int = 40, high: int = 60) -> str:
-    dice = random.Random(name)
-    return "".join(chr(0x4E00 + dice.randrange(200)) for _ in range(dice.randint(low, high)))
+    rng = random.Random(name)
+    return "".join(chr(0x4E00 + rng.randrange(200)) for _ in range(rng.randint(low, high)))
 
 
 def row(item: int, number: int, kind: str = "weak", chosen: str = "", rejected: str = "") -> Row:
@@ -190,7 +190,7 @@ def test_one_strategy_is_told_once() -> None:
 
 def test_an_empty_side_is_refused() -> None:
     bad = {**CLEAN[0], "rejected": [{"role": "assistant", "content": " \n"}]}
-    with pytest.raises(Refusal, match=r"^data/train_pairs\.jsonl: i00/weak/0: rejected is an empty text"):
+    with pytest.raises(UserError, match=r"^data/train_pairs\.jsonl: i00/weak/0: rejected is an empty text"):
         pair_flaws.pair(bad, "train")
 
 

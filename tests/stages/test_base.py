@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from anneal import params
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.models import loading as models
 from anneal.models.loading import Model
 from anneal.tiny.sheet_corpus import Corpus
@@ -178,7 +178,7 @@ def test_a_local_folder_is_pinned_by_its_content(named: Path, toy: Path) -> None
     assert models.pinned(folder) == (str(named), note["revision"])
     stage.main(micro(), Model(name=str(named), revision=note["revision"]))
     (named / "config.json").write_text((named / "config.json").read_text() + " ")
-    with pytest.raises(Refusal, match=r"model\.revision: .* holds [0-9a-f]{64}; write that"):
+    with pytest.raises(UserError, match=r"model\.revision: .* holds [0-9a-f]{64}; write that"):
         stage.main(micro(), Model(name=str(named), revision=note["revision"]))
 
 
@@ -201,7 +201,7 @@ def test_a_hub_model_is_pinned_to_its_commit(named: Path, toy: Path, monkeypatch
 
 def test_a_folder_without_safetensors_is_refused(named: Path, toy: Path) -> None:
     (named / "model.safetensors").rename(named / "pytorch_model.bin")
-    with pytest.raises(Refusal, match=r"holds no \.safetensors weights"):
+    with pytest.raises(UserError, match=r"holds no \.safetensors weights"):
         stage.main(micro(), Model(name=str(named), revision=None))
     assert not (toy / "models/base").exists()
 
@@ -215,7 +215,7 @@ def test_a_tokenizer_that_loses_text_is_refused_and_the_old_base_stays(named: Pa
     tokenizer["model"]["vocab"] = {token: n for n, token in enumerate(kept)}
     tokenizer["added_tokens"] = [t for t in tokenizer["added_tokens"] if t["id"] < 100]
     (named / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(Refusal, match="loses text"):
+    with pytest.raises(UserError, match="loses text"):
         stage.main(micro(), Model(name=str(named), revision=None))
     assert contents(toy / "models/base") == before
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from anneal import files
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.judging import detection, grading, injected_defects, rubric
 from anneal.llm import request
 from anneal.offline import rule_judge, stub_judges
@@ -115,10 +115,10 @@ def test_the_rules_judge_finds_what_its_words_can_find(rules: tuple[list[Any], d
 def test_a_swapped_ingredient_is_flagged_and_a_sound_text_is_not() -> None:
     only = goldens.RULES.model_copy(update={"also": []})
     sheets, bank = rubric.folder(ROOT / "prompts/brand/judge"), injected_defects.bank(ROOT / "data/raw/brand/planted")
-    world = injected_defects.World(
+    context = injected_defects.Context(
         bank, only, goldens.KNOWN, dict.fromkeys(goldens.TYPES, ()), "", {"wrong_type": {}, "other_item": {}}
     )
-    swaps = injected_defects.plant(TEST, world, 42)["fact_swap"]
+    swaps = injected_defects.plant(TEST, context, 42)["fact_swap"]
     found: dict[str, list[bool]] = {"sound": [], "swapped": []}
     for r in TEST:
         sheet = sheets[r["type"]]
@@ -185,7 +185,7 @@ def test_a_noisy_judge_flags_sound_texts_and_does_not_repeat_itself(folder: Path
 
 
 def test_garbage_makes_no_card_unless_all_may_fail(folder: Path) -> None:
-    with pytest.raises(Refusal, match="max_failed"):
+    with pytest.raises(UserError, match="max_failed"):
         run(settings("offline-garbage-1"), 2)
     assert not Path("data/card.jsonl").exists()
     rows, numbers = run(settings("offline-garbage-1", max_failed=1.0), 2)
@@ -220,7 +220,7 @@ def test_no_items_make_no_card(folder: Path, capsys: pytest.CaptureFixture[str])
 
 def test_scores_of_another_judge_are_refused(folder: Path) -> None:
     run(settings("offline-constant-1"), 1)
-    with pytest.raises(Refusal, match=r"golden\.jsonl: scores of another judge"):
+    with pytest.raises(UserError, match=r"golden\.jsonl: scores of another judge"):
         run(settings(), 1, again=False)
 
 

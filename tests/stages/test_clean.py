@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from anneal import files, params
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.llm import client
 from anneal.llm.offline_server import Reply
 from anneal.offline import phrase_teacher
@@ -225,7 +225,7 @@ def test_the_same_reply_again_is_another_request(recipe: list[dict[str, Any]], m
 
 
 def test_a_round_without_a_prompt_is_named(recipe: list[dict[str, Any]]) -> None:
-    with pytest.raises(Refusal, match=r"prompts/r/clean/other\.md: no such prompt file"):
+    with pytest.raises(UserError, match=r"prompts/r/clean/other\.md: no such prompt file"):
         clean.main(section(step("other", forbid="#")), "r", CHAT, {"ad": "广告"})
     assert recipe == []
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from anneal import files
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from stages import compare
 
 TYPES = ("ad", "note")
@@ -25,14 +25,14 @@ def folder(toy: Path) -> Path:
         rows = []
         for item in range(10):
             for kind in TYPES:
-                dice = random.Random(f"{system}/{item}/{kind}")
+                rng = random.Random(f"{system}/{item}/{kind}")
                 row = {"id": f"p{item}/{kind}", "item": f"p{item}", "type": kind}
                 good = system == "golden" or (system == "tuned" and item > 0)
                 # A check may be called as a key of the row is: `type` is a content type and a check.
                 passed = {"name": item != 3, "facts": item < 5, "all_facts": good and item > 1, "type": good}
                 mine = row | {"strict": good, "stopped": good, "system": system}
                 checks.append(mine | {"checks": {"strict": good, **passed}})
-                score = usual + 0.1 * (item % 3) + dice.uniform(-0.02, 0.02)
+                score = usual + 0.1 * (item % 3) + rng.uniform(-0.02, 0.02)
                 rows.append(row | {"outcome": "ok", "score": score, "dims": {}, "judge_id": "j"})
         files.write(f"data/judgements/{system}.jsonl", rows)
         judged = {"judge_ids": {"one": "j"}, "score_kind": "rule score"}
@@ -198,7 +198,7 @@ def test_scores_of_two_judges_do_not_share_a_table(folder: Path, change: dict[st
     path = Path("reports/metrics/judge/tuned.json")
     files.write_json(path, json.loads(path.read_text("utf-8")) | change)
     with pytest.raises(
-        Refusal, match=r"judge/tuned\.json: (judge_ids|score_kind) .* differs from golden's .*; judge ag"
+        UserError, match=r"judge/tuned\.json: (judge_ids|score_kind) .* differs from golden's .*; judge ag"
     ):
         run()
     assert not Path("reports/metrics/compare.json").exists()
@@ -207,11 +207,11 @@ def test_scores_of_two_judges_do_not_share_a_table(folder: Path, change: dict[st
 def test_systems_with_different_records_are_refused(folder: Path) -> None:
     rows = files.read("data/judgements/base.jsonl")
     files.write("data/judgements/base.jsonl", rows[1:])
-    with pytest.raises(Refusal, match=r"data/judgements/base\.jsonl: other ids than data/checks\.jsonl"):
+    with pytest.raises(UserError, match=r"data/judgements/base\.jsonl: other ids than data/checks\.jsonl"):
         run()
     checks = [row for row in files.read("data/checks.jsonl") if (row["system"], row["id"]) != ("base", rows[0]["id"])]
     files.write("data/checks.jsonl", checks)
-    with pytest.raises(Refusal, match="the systems hold different records"):
+    with pytest.raises(UserError, match="the systems hold different records"):
         run()
 
 
@@ -261,7 +261,7 @@ def test_controls_stand_beside_golden_and_another_judge_is_refused(folder: Path)
     assert 4.5 < found["null"]["golden"] < 5
     rows = files.read("data/judgements/controls.jsonl")
     files.write("data/judgements/controls.jsonl", [{**row, "judge_id": "k"} for row in rows])
-    with pytest.raises(Refusal, match=r"controls\.jsonl: judged by another judge than golden; run `dvc repro`"):
+    with pytest.raises(UserError, match=r"controls\.jsonl: judged by another judge than golden; run `dvc repro`"):
         run()
 
 

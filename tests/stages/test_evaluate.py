@@ -11,7 +11,7 @@ import pytest
 
 from anneal import files
 from anneal.checks import text_checks
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from stages import evaluate
 from tests import goldens
 
@@ -160,7 +160,7 @@ def test_only_the_chosen_figures(folder: Path) -> None:
     ],
 )
 def test_a_name_that_is_none_is_refused(folder: Path, change: dict[str, Any], says: str) -> None:
-    with pytest.raises(Refusal, match=says):
+    with pytest.raises(UserError, match=says):
         run(SETTINGS.model_copy(update=change))
 
 
@@ -196,7 +196,7 @@ def test_a_record_alone_has_no_control(folder: Path) -> None:
 def test_answers_of_other_records_are_refused(folder: Path) -> None:
     rows = files.read("data/answers/tuned.jsonl")
     files.write("data/answers/tuned.jsonl", rows[:-1])
-    with pytest.raises(Refusal, match=r"data/answers/tuned\.jsonl: other ids than data/test\.jsonl: \['p006/"):
+    with pytest.raises(UserError, match=r"data/answers/tuned\.jsonl: other ids than data/test\.jsonl: \['p006/"):
         run()
 
 

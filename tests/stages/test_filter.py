@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from anneal import files, params, similarity
 from anneal.checks import density, facts
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from stages import filter as stage
 
 SENTENCES = {
@@ -47,18 +47,18 @@ RULES = ["banned", "type", "length", "name", "foreign", "facts", "exact", "near"
 
 
 def record(number: int, kind: str, words: str | None = None) -> dict[str, Any]:
-    dice = random.Random(f"{number}/{kind}")
-    one, two = dice.sample(WORLD["ingredients"], 2)
+    rng = random.Random(f"{number}/{kind}")
+    one, two = rng.sample(WORLD["ingredients"], 2)
     name = f"Cream {number:03d}{chr(97 + number % 26) * 5}"
     body = " ".join(SENTENCES[kind]).format(name=name, one=one, two=two)
-    filler = "".join(dice.choices("bcdfghjklmnpqrstvwxz", k=40))  # so that two sound texts share no more than half
+    filler = "".join(rng.choices("bcdfghjklmnpqrstvwxz", k=40))  # so that two sound texts share no more than half
     sheet = {"name": name, "ingredients": [{"name": one}, {"name": two}]}
     return {
         "id": f"p{number:03d}/{kind}/0",
         "item": f"p{number:03d}",
         "type": kind,
         "facts": sheet,
-        "text": (words or body + dice.choice(ENDINGS) + f" Batch {filler}.").format(name=name, one=one, two=two),
+        "text": (words or body + rng.choice(ENDINGS) + f" Batch {filler}.").format(name=name, one=one, two=two),
     }
 
 
@@ -180,17 +180,17 @@ def test_a_text_without_the_field_of_its_json_goes_with_no_number(rules: facts.R
 def test_a_type_that_loses_everything_is_refused_with_rule_and_example(rules: facts.Rules) -> None:
     every = [{**r, "text": r["text"] + " miracle" * (r["type"] == "note")} for r in records()]
     wanted = r"nothing is left of the 30 records of note \(banned 30\); p000/note/0: banned \['miracle'\]"
-    with pytest.raises(Refusal, match=wanted):
+    with pytest.raises(UserError, match=wanted):
         stage.sound(every, section(), rules)
     lonely = [r for r in records() if r["type"] == "ad"] + [{**records()[1], "text": "!?" * 40}]
-    with pytest.raises(Refusal, match=r"1 records of note \(density 1\)"):
+    with pytest.raises(UserError, match=r"1 records of note \(density 1\)"):
         stage.likely(lonely, section(relative=[]).density, 1)
 
 
 def test_refusals(rules: facts.Rules) -> None:
-    with pytest.raises(Refusal, match="unknown check 'baned'; known: type, name"):
+    with pytest.raises(UserError, match="unknown check 'baned'; known: type, name"):
         stage.sound(records(), section(rules=["baned"]), rules)
-    with pytest.raises(Refusal, match="the id 'p000/ad/0' stands there twice"):
+    with pytest.raises(UserError, match="the id 'p000/ad/0' stands there twice"):
         stage.sound([*records(), records()[0]], section(), rules)
 
 
@@ -242,5 +242,5 @@ def test_percentile_is_one_line_to_change(toy: Path) -> None:
     values["filter"]["density"]["percentil"] = 3
     with (toy / "params.yaml").open("w") as file:
         YAML().dump(values, file)
-    with pytest.raises(Refusal, match=r"filter\.density\.percentil: unknown key"):
+    with pytest.raises(UserError, match=r"filter\.density\.percentil: unknown key"):
         params.pick(stage.main)

@@ -11,7 +11,7 @@ import pytest
 
 from anneal import files
 from anneal.dataset import chat_template
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from stages import format as stage
 from tests import micro
 
@@ -111,7 +111,7 @@ def test_a_lone_instruction_slot_passes_on_the_records_own(checkout: Path) -> No
     files.write("data/filtered.jsonl", records)
     assert any("one wording" in line for line in made()[2]["budget"]["warnings"])
     files.write("data/filtered.jsonl", [source(1)])
-    with pytest.raises(Refusal, match=r"wordings.md:1: unknown slot \$instruction"):
+    with pytest.raises(UserError, match=r"wordings.md:1: unknown slot \$instruction"):
         made()
 
 
@@ -150,7 +150,7 @@ def test_a_further_task_adds_rows_of_the_records_that_have_what_it_needs(checkou
     assert metrics["tasks"]["style"] == {"rows": 1, "wordings": {"line_1": 1.0}}
     assert {pair["id"] for pair in pairs} == {row["id"] for row in main_rows}
     (folder / "explain.md").write_text("$plain 是什么？\n")
-    with pytest.raises(Refusal, match=r"format.tasks.explain: no record has the fact 'plain' and every slot of"):
+    with pytest.raises(UserError, match=r"format.tasks.explain: no record has the fact 'plain' and every slot of"):
         stage.main(seed=42, recipe="own", types=TYPES, format=policy)
 
 
@@ -196,9 +196,9 @@ def test_a_row_that_is_too_long_is_dropped_with_its_pair_or_fails_but_is_never_c
     assert metrics["over_length"]["share"] == 1 / 40
     assert metrics["pairs"] == {"records": 40, "rows": 38, "over_length": 1, "unmaskable": 0}
     assert all(row["completion"][0]["content"] == "今天很好。" for row in rows)
-    with pytest.raises(Refusal, match=r"data/filtered.jsonl: 1 rows are longer than .* first p005/note/0"):
+    with pytest.raises(UserError, match=r"data/filtered.jsonl: 1 rows are longer than .* first p005/note/0"):
         made(over_length="fail")
-    with pytest.raises(Refusal, match=r"40 rows are longer than format.max_length 20 tokens"):
+    with pytest.raises(UserError, match=r"40 rows are longer than format.max_length 20 tokens"):
         made(max_length=20)
 
 
@@ -213,10 +213,10 @@ def test_a_row_that_cannot_be_masked_is_counted_with_its_reason(checkout: Path) 
     assert len(rows) == 38
     assert metrics["masks"]["refused"] == {"the chat template refuses the conversation: no BAD": 2}
     assert metrics["masks"]["masked"] == metrics["masks"]["stop_learnt"] == 38
-    with pytest.raises(Refusal, match=r"2 rows cannot be masked, first p000/note/0: 2 x the chat template refuses"):
+    with pytest.raises(UserError, match=r"2 rows cannot be masked, first p000/note/0: 2 x the chat template refuses"):
         made(unmaskable="fail")
     files.write("data/filtered.jsonl", [source(number, "BAD") for number in range(3)])
-    with pytest.raises(Refusal, match="3 rows cannot be masked"):
+    with pytest.raises(UserError, match="3 rows cannot be masked"):
         made()
 
 
@@ -241,23 +241,23 @@ def test_trl_loads_rows_and_pairs_as_they_are(checkout: Path) -> None:
 
 def test_mistakes_are_refused_with_their_place(checkout: Path) -> None:
     folder = checkout / "prompts/own/format"
-    with pytest.raises(Refusal, match="models/base has positions for 512 tokens only"):
+    with pytest.raises(UserError, match="models/base has positions for 512 tokens only"):
         made(max_length=513)
     files.write("data/filtered.jsonl", [{**source(1), "type": "poem"}])
-    with pytest.raises(Refusal, match=r"p001/note/0: type 'poem' has no label"):
+    with pytest.raises(UserError, match=r"p001/note/0: type 'poem' has no label"):
         made()
     files.write("data/filtered.jsonl", [source(1)])
     (folder / "wordings.md").write_text("写$lable\n")
-    with pytest.raises(Refusal, match=r"wordings.md:1: unknown slot \$lable; did you mean \$label"):
+    with pytest.raises(UserError, match=r"wordings.md:1: unknown slot \$lable; did you mean \$label"):
         made()
     (folder / "wordings.md").write_text("\n")
-    with pytest.raises(Refusal, match=r"wordings.md: holds no wording"):
+    with pytest.raises(UserError, match=r"wordings.md: holds no wording"):
         made()
     (folder / "user.md").unlink()
-    with pytest.raises(Refusal, match="no such prompt file"):
+    with pytest.raises(UserError, match="no such prompt file"):
         made()
     files.write("data/filtered.jsonl", [])
     (folder / "user.md").write_text("$instruction")
     (folder / "wordings.md").write_text("x\n")
-    with pytest.raises(Refusal, match="no record is left"):
+    with pytest.raises(UserError, match="no record is left"):
         made()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from anneal import files
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.llm import client, offline_server
 from anneal.llm.offline_server import Reply
 from anneal.offline import phrase_teacher
@@ -128,14 +128,14 @@ def test_a_failed_row_is_left_out_and_counted() -> None:
 
 def test_too_many_failures_leave_no_output() -> None:
     items(sheet("p1"), {"id": "bad", "name": "坏", "effects": ["甲"]})
-    with pytest.raises(Refusal, match="2 of 4 rows failed"):
+    with pytest.raises(UserError, match="2 of 4 rows failed"):
         made()
     assert not Path("data/generated.jsonl").exists()
 
 
 def test_a_type_without_a_prompt_is_named_before_anything_is_sent() -> None:
     Path("prompts/r/generate/note.md").unlink()
-    with pytest.raises(Refusal, match=r"prompts/r/generate/note\.md: no such prompt file"):
+    with pytest.raises(UserError, match=r"prompts/r/generate/note\.md: no such prompt file"):
         made()
     assert SENT == []
 
@@ -152,14 +152,14 @@ def test_a_type_without_a_prompt_is_named_before_anything_is_sent() -> None:
 )
 def test_a_wrong_sheet_is_named_with_its_line(rows: list[dict[str, Any]], told: str) -> None:
     items(*rows)
-    with pytest.raises(Refusal, match=told):
+    with pytest.raises(UserError, match=told):
         made()
     assert SENT == []
 
 
 def test_line_numbers_count_empty_lines() -> None:
     Path("items.jsonl").write_text("\n" + json.dumps(sheet("a")) + "\n\n" + json.dumps(sheet("a")) + "\n")
-    with pytest.raises(Refusal, match=r"items\.jsonl:4: id 'a' is used in line 2 too"):
+    with pytest.raises(UserError, match=r"items\.jsonl:4: id 'a' is used in line 2 too"):
         made()
 
 
@@ -300,7 +300,7 @@ def test_personal_data_in_a_worse_text_counts_too() -> None:
 
 def test_a_source_of_nothing_but_long_conversations_is_refused() -> None:
     items(preferred("甲", conversations=[said("human", "甲"), said("gpt", "答"), said("human", "再问")]))
-    with pytest.raises(Refusal, match=r"\Aitems\.jsonl: conversations: every question has earlier turns"):
+    with pytest.raises(UserError, match=r"\Aitems\.jsonl: conversations: every question has earlier turns"):
         bare(required=[], fields=PAIRS)
 
 
@@ -315,7 +315,7 @@ def test_a_source_of_nothing_but_long_conversations_is_refused() -> None:
 )
 def test_a_wrong_pair_is_told_with_its_line(row: dict[str, Any], told: str) -> None:
     items(preferred("甲"), preferred("乙") | row)
-    with pytest.raises(Refusal, match=rf"\Aitems\.jsonl:2: {told}"):
+    with pytest.raises(UserError, match=rf"\Aitems\.jsonl:2: {told}"):
         bare(required=[], fields=PAIRS)
     assert not Path("data/generated.jsonl").exists()
 
@@ -339,7 +339,7 @@ ROW = {"id": "a", "name": "甲", "type": "ad", "text": "x"}
 )
 def test_a_wrong_row_is_told_with_its_line_and_leaves_no_output(row: dict[str, Any], told: str) -> None:
     items({**ROW, "id": "b"}, {**ROW, **row})
-    with pytest.raises(Refusal, match=rf"\Aitems\.jsonl:2: {told}"):
+    with pytest.raises(UserError, match=rf"\Aitems\.jsonl:2: {told}"):
         made(source="records")
     assert not Path("data/generated.jsonl").exists()
 
@@ -348,14 +348,14 @@ def test_a_wrong_row_is_told_with_its_line_and_leaves_no_output(row: dict[str, A
 def test_a_column_that_is_not_there_is_told_with_those_that_are(column: str) -> None:
     items(ROW)
     with pytest.raises(
-        Refusal, match=r"items\.jsonl:1: no column 'other'; columns: id, name, type, text; name another"
+        UserError, match=r"items\.jsonl:1: no column 'other'; columns: id, name, type, text; name another"
     ):
         made(source="records", fields={**NAMED, column: "other"})
 
 
 def test_two_types_need_a_column_that_tells_them_apart() -> None:
     items(ROW)
-    with pytest.raises(Refusal, match=r"generate\.fields\.type: empty, but types holds ad, note; name the column"):
+    with pytest.raises(UserError, match=r"generate\.fields\.type: empty, but types holds ad, note; name the column"):
         made(source="records", fields={**NAMED, "type": None})
 
 

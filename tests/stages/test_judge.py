@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from anneal import files
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.judging import grading, rubric
 from anneal.llm import offline_server, replay
 from anneal.offline import rule_judge
@@ -165,13 +165,13 @@ def test_too_many_failures_fail_the_stage_and_leave_no_result(folder: Path, monk
     names = tuple(row["facts"]["name"] for row in TEST)
     monkeypatch.setattr(rule_judge, "respond", spoilt(invented, names[:1]))
     with pytest.raises(
-        Refusal,
+        UserError,
         match=r"9 of 27 texts have no score, above judge.max_failed",
     ):
         run("golden")
     assert not Path("data/judgements").exists()
     monkeypatch.setattr(rule_judge, "respond", spoilt(FAILURES["parse_error"], names))
-    with pytest.raises(Refusal, match="max_failed"):
+    with pytest.raises(UserError, match="max_failed"):
         run("golden")
     assert not Path("reports").exists()
 
@@ -179,10 +179,10 @@ def test_too_many_failures_fail_the_stage_and_leave_no_result(folder: Path, monk
 def test_answers_that_are_not_those_of_the_test_records_are_refused(folder: Path) -> None:
     rows = files.read("data/answers/base.jsonl")
     files.write("data/answers/base.jsonl", rows[1:])
-    with pytest.raises(Refusal, match=r"data/answers/base\.jsonl: 26 answers for 27 records; run `dvc repro`"):
+    with pytest.raises(UserError, match=r"data/answers/base\.jsonl: 26 answers for 27 records; run `dvc repro`"):
         run("base")
     files.write("data/answers/base.jsonl", [*rows, rows[0]])
-    with pytest.raises(Refusal, match="28 answers for 27 records"):
+    with pytest.raises(UserError, match="28 answers for 27 records"):
         run("base")
 
 
@@ -191,7 +191,7 @@ def test_a_type_without_a_rubric_is_refused(folder: Path) -> None:
     target = folder / "prompts/brand/judge"
     target.mkdir(parents=True)
     (target / "ecommerce.md").write_bytes((ROOT / "prompts/brand/judge/ecommerce.md").read_bytes())
-    with pytest.raises(Refusal, match="no rubric names the type paid_ad_bab"):
+    with pytest.raises(UserError, match="no rubric names the type paid_ad_bab"):
         run("golden")
 
 
@@ -250,7 +250,7 @@ def test_stub_judges_are_seen_for_what_they_are(folder: Path) -> None:
     assert noisy["sd"] > 0.2
     assert noisy["same"] < 1
     # Nothing it says is a verdict: the stage refuses, and with every failure allowed no mean comes out of them.
-    with pytest.raises(Refusal, match=r"27 of 27 rows failed \(27 check\)|failed"):
+    with pytest.raises(UserError, match=r"27 of 27 rows failed \(27 check\)|failed"):
         stub("garbage")
     rows, numbers = run("golden", SETTINGS.model_copy(update={"model": "offline-garbage-1", "max_failed": 1.0}))
     assert (numbers["n_scored"], numbers["score"], numbers["bounds"]) == (0, None, [1.0, 5.0])
@@ -270,7 +270,7 @@ def test_replay_takes_stored_replies_and_asks_nobody(folder: Path, monkeypatch: 
         Path("reports/metrics/judge/golden.json").read_bytes(),
     )
     with pytest.raises(
-        Refusal, match=r"3 of 3 requests have no stored reply, the first is that of p\d+/\w+/0; run wit"
+        UserError, match=r"3 of 3 requests have no stored reply, the first is that of p\d+/\w+/0; run wit"
     ):
         run("base")
     # A score edited by hand does not survive: what the judge said counts.
@@ -389,7 +389,7 @@ def test_another_label_or_other_rules_are_another_judge(folder: Path, monkeypatc
 def test_replayed_verdicts_never_become_a_stage_of_dvc(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANNEAL_REPLAY", "kept")
     monkeypatch.setenv("DVC_STAGE", "judge@golden")
-    with pytest.raises(Refusal, match=r"ANNEAL_REPLAY is set: .*; unset it to run stages"):
+    with pytest.raises(UserError, match=r"ANNEAL_REPLAY is set: .*; unset it to run stages"):
         run("golden")
 
 

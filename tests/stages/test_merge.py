@@ -14,7 +14,7 @@ import pytest
 
 from anneal import files
 from anneal.dataset import chat_template
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.models import loading, lora_merge, weights
 from stages import merge
 from tests import micro
@@ -172,7 +172,7 @@ def test_a_bfloat16_base_is_merged_in_full_precision_or_at_the_cost_that_is_name
     assert str(loading.load("models/merged", "float32").dtype) == "torch.float32"
     for dtype in ("bfloat16", "base"):
         with pytest.raises(
-            Refusal, match=r"merge.tolerance: merged and adapter-on-base differ by up to \S+ of a logit"
+            UserError, match=r"merge.tolerance: merged and adapter-on-base differ by up to \S+ of a logit"
         ):
             merge.main(section(dtype), threads=1)
         merge.main(section(dtype, tolerance=5.0), threads=1)
@@ -184,7 +184,7 @@ def test_a_bfloat16_base_is_merged_in_full_precision_or_at_the_cost_that_is_name
 def test_a_merge_that_fails_leaves_no_model(tuned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = lora_merge.Adapter.apply
     monkeypatch.setattr(lora_merge.Adapter, "apply", lambda self, name, weight: 1.01 * original(self, name, weight))
-    with pytest.raises(Refusal, match=r"more than 0\.001"):
+    with pytest.raises(UserError, match=r"more than 0\.001"):
         merge.main(section(), threads=1)
     assert sorted(p.name for p in Path("models").iterdir()) == ["aligned", "base"]
     assert not Path("reports").exists()
@@ -193,20 +193,22 @@ def test_a_merge_that_fails_leaves_no_model(tuned: Path, monkeypatch: pytest.Mon
 def test_a_quantised_base_is_refused(tuned: Path) -> None:
     path = Path("models/base/config.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": {"quant_method": "gptq"}}))
-    with pytest.raises(Refusal, match=r"models/base/config.json: the weights are quantised \(gptq\)"):
+    with pytest.raises(UserError, match=r"models/base/config.json: the weights are quantised \(gptq\)"):
         merge.main(section(), threads=1)
 
 
 def test_an_adapter_of_another_model_is_refused_by_its_first_weight(tuned: Path) -> None:
     shutil.rmtree("models/aligned")
     micro.lora(micro.model("gpt2"), Path("models/aligned"), target_modules=["c_attn"], fan_in_fan_out=True)
-    with pytest.raises(Refusal, match=r"transformer.h.0.attn.c_attn.weight \[16, 48\] is not in the base; the adapter"):
+    with pytest.raises(
+        UserError, match=r"transformer.h.0.attn.c_attn.weight \[16, 48\] is not in the base; the adapter"
+    ):
         merge.main(section(), threads=1)
     shutil.rmtree("models/aligned")
     micro.lora(loading.load(dtype="float32"), Path("models/aligned"))
     _resize(Path("models/aligned/adapter_model.safetensors"), "lora_B", 2)
     with pytest.raises(
-        Refusal, match=r"weight \[\d+, \d+\] is \[\d+, \d+\] in the base; the adapter is not of this model"
+        UserError, match=r"weight \[\d+, \d+\] is \[\d+, \d+\] in the base; the adapter is not of this model"
     ):
         merge.main(section(), threads=1)
 
@@ -225,19 +227,19 @@ def test_other_adapters_are_refused(tuned: Path) -> None:
     path = Path("models/aligned/adapter_config.json")
     config = json.loads(path.read_text())
     path.write_text(json.dumps(config | {"peft_type": "LOHA"}))
-    with pytest.raises(Refusal, match="peft_type LOHA; only LORA is merged"):
+    with pytest.raises(UserError, match="peft_type LOHA; only LORA is merged"):
         merge.main(section(), threads=1)
     path.unlink()
-    with pytest.raises(Refusal, match=r"adapter_config.json: no such file; `dvc repro align` makes it"):
+    with pytest.raises(UserError, match=r"adapter_config.json: no such file; `dvc repro align` makes it"):
         merge.main(section(), threads=1)
     path.write_text(json.dumps(config))
     weights = Path("models/aligned/adapter_model.safetensors")
     whole = weights.read_bytes()
     weights.write_bytes(whole[:100])
-    with pytest.raises(Refusal, match="models/aligned: the adapter could not be read"):
+    with pytest.raises(UserError, match="models/aligned: the adapter could not be read"):
         merge.main(section(), threads=1)
     weights.unlink()
-    with pytest.raises(Refusal, match=r"adapter_model\.safetensors"):
+    with pytest.raises(UserError, match=r"adapter_model\.safetensors"):
         merge.main(section(), threads=1)
 
 
@@ -246,7 +248,7 @@ def test_parts_that_have_no_place_in_a_merge_are_refused(place: Path) -> None:
     micro.lora(
         loading.load(dtype="float32"), Path("models/aligned"), target_modules=["q_proj"], trainable_token_indices=[1, 2]
     )
-    with pytest.raises(Refusal, match=r"trainable_tokens_delta .* is not in the base"):
+    with pytest.raises(UserError, match=r"trainable_tokens_delta .* is not in the base"):
         merge.main(section(), threads=1)
 
 
@@ -255,7 +257,7 @@ def test_one_side_of_tied_embeddings_is_refused(where: dict[str, Any], place: Pa
     micro.base(Path("models/base"), tied=True)
     options = {"target_modules": ["q_proj"]} | where
     micro.lora(loading.load(dtype="float32"), Path("models/aligned"), **options)
-    with pytest.raises(Refusal, match=r"changes one of model.embed_tokens.weight and lm_head.weight, which are tied"):
+    with pytest.raises(UserError, match=r"changes one of model.embed_tokens.weight and lm_head.weight, which are tied"):
         merge.main(section(), threads=1)
 
 
@@ -269,7 +271,7 @@ def test_tied_sides_that_differ_are_refused(place: Path) -> None:
     weights = load_file(path)
     weights["base_model.model.lm_head.weight"] += 1
     save_file(weights, path, {"format": "pt"})
-    with pytest.raises(Refusal, match=r"lm_head.weight and model.embed_tokens.weight are tied and differ"):
+    with pytest.raises(UserError, match=r"lm_head.weight and model.embed_tokens.weight are tied and differ"):
         merge.main(section(), threads=1)
 
 
@@ -278,7 +280,7 @@ def test_an_adapter_that_changes_nothing_is_refused(tuned: Path) -> None:
 
     path = Path("models/aligned/adapter_model.safetensors")
     save_file({k: v * ("lora_A" in k) for k, v in load_file(path).items()}, path, {"format": "pt"})
-    with pytest.raises(Refusal, match="changes no weight"):
+    with pytest.raises(UserError, match="changes no weight"):
         merge.main(section(), threads=1)
 
 
@@ -289,7 +291,7 @@ def test_numbers_that_are_none_are_no_proof(tuned: Path) -> None:
     weights = load_file(path)
     weights["base_model.model.model.layers.1.mlp.up_proj.lora_B.weight"][0, 0] = float("nan")
     save_file(weights, path, {"format": "pt"})
-    with pytest.raises(Refusal, match="differ by up to nan of a logit"):
+    with pytest.raises(UserError, match="differ by up to nan of a logit"):
         merge.main(section(), threads=1)
 
 
@@ -309,7 +311,7 @@ def test_one_bad_place_among_many_is_seen() -> None:
 def test_a_stop_that_the_model_cannot_write_is_refused() -> None:
     import torch
 
-    with pytest.raises(Refusal, match=r"stop tokens \[5\] lie beyond its 5 words"):
+    with pytest.raises(UserError, match=r"stop tokens \[5\] lie beyond its 5 words"):
         merge.compare([torch.zeros(3, 5)], [torch.zeros(3, 5)], [4, 5])
 
 
@@ -317,7 +319,7 @@ def test_a_record_that_cannot_be_masked_is_named(tuned: Path) -> None:
     records = files.read("data/validation.jsonl")
     records[0]["completion"][0]["role"] = "user"
     files.write("data/validation.jsonl", records)
-    with pytest.raises(Refusal, match=r"data/validation.jsonl: p0/kind/0: the completion does not end with"):
+    with pytest.raises(UserError, match=r"data/validation.jsonl: p0/kind/0: the completion does not end with"):
         merge.main(section(), threads=1)
 
 

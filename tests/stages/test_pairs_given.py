@@ -41,8 +41,8 @@ def given(values: dict[str, Any], source: str) -> None:
 
 def words(name: str, length: int = 30) -> str:
     """A text of its own: two of them share hardly a shingle."""
-    dice = random.Random(name)
-    return "".join(chr(0x4E00 + dice.randrange(900)) for _ in range(length))
+    rng = random.Random(name)
+    return "".join(chr(0x4E00 + rng.randrange(900)) for _ in range(length))
 
 
 def row(name: str, system: str = "", rejected: str = "", turns: Sequence[str] = ("human",)) -> dict[str, Any]:

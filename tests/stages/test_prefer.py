@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from anneal import files, params
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.judging import grading, pairwise
 from anneal.llm import offline_server
 from anneal.offline import pair_judge
@@ -186,7 +186,7 @@ def test_a_second_run_and_a_replay_send_nothing_and_give_the_same_bytes(
         path.unlink()
     run(lenient)
     assert [path.read_bytes() for path in outs] == before
-    with pytest.raises(Refusal, match=r"2 of 76 requests have no stored reply|no stored reply, the first is"):
+    with pytest.raises(UserError, match=r"2 of 76 requests have no stored reply|no stored reply, the first is"):
         run(lenient, PREFER.model_copy(update={"tie": 0.1}))
     assert not bodies
 
@@ -237,11 +237,11 @@ def test_all_is_one_to_a_constant_judge_and_chance_to_a_noisy_one(folder: Path) 
 
 
 def test_garbage_is_refused_and_if_allowed_says_nothing(folder: Path) -> None:
-    with pytest.raises(Refusal, match="the first 32 rows all failed, the last with: Invalid JSON"):
+    with pytest.raises(UserError, match="the first 32 rows all failed, the last with: Invalid JSON"):
         stub("garbage")
     part = PREFER.model_copy(update={"share": 0.1})
     judge = JUDGE.model_copy(update={"model": "offline-garbage-1"})
-    with pytest.raises(Refusal, match=r"20 of 20 rows failed \(20 check\), more than judge.max_failed 0.05"):
+    with pytest.raises(UserError, match=r"20 of 20 rows failed \(20 check\), more than judge.max_failed 0.05"):
         run(judge, part)
     assert not Path("data/preferences.jsonl").exists()
     _, numbers = run(judge.model_copy(update={"max_failed": 1.0}), part)
@@ -283,7 +283,7 @@ def test_a_lost_order_loses_the_pair_and_a_pair_that_loses_more_is_named(
     # Few of all that was asked, and too many of one pair.
     strict = JUDGE.model_copy(update={"max_failed": 0.05, "repeats": grading.Repeats(share=0.0, times=1)})
     with pytest.raises(
-        Refusal, match=r"tuned:base: 4 of 54 have no verdict, above judge.max_failed: .*'parse_error': 4"
+        UserError, match=r"tuned:base: 4 of 54 have no verdict, above judge.max_failed: .*'parse_error': 4"
     ):
         run(strict, section)
     rows = [{"pair": pair, "outcome": "ok" if k > 9 or pair == "x" else "http"} for pair in "xy" for k in range(50)]
@@ -417,20 +417,20 @@ def test_a_pair_that_is_none_is_refused(changes: dict[str, Any], words: str) -> 
     def main(prefer: Prefer) -> None: ...
 
     main.__annotations__["prefer"] = Prefer
-    with pytest.raises(Refusal, match=rf"^params.yaml: prefer\.{next(iter(changes))}.*{words}"):
+    with pytest.raises(UserError, match=rf"^params.yaml: prefer\.{next(iter(changes))}.*{words}"):
         params.pick(main, values={"prefer": {**PREFER.model_dump(), **changes}})
 
 
 def test_answers_and_types_must_be_those_of_the_records(folder: Path) -> None:
     rows = files.read("data/answers/base.jsonl")
     files.write("data/answers/base.jsonl", [*rows, rows[0]])
-    with pytest.raises(Refusal, match=r"data/answers/base\.jsonl: 28 answers for 27 records"):
+    with pytest.raises(UserError, match=r"data/answers/base\.jsonl: 28 answers for 27 records"):
         run()
     files.write("data/answers/base.jsonl", rows)
     (folder / "prompts").unlink()
     shutil.copytree(ROOT / "prompts/brand/judge", folder / "prompts/brand/judge")
     (folder / "prompts/brand/judge/paid_ad.md").unlink()
-    with pytest.raises(Refusal, match="no rubric names the type paid_ad_bab"):
+    with pytest.raises(UserError, match="no rubric names the type paid_ad_bab"):
         run()
 
 

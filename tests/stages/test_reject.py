@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from anneal import files, params
 from anneal.checks import facts
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.llm import client
 from anneal.llm.offline_server import Reply
 from anneal.offline import phrase_teacher
@@ -138,7 +138,7 @@ def test_only_facts_that_the_text_tells_are_replaced() -> None:
     # The only fact there is may stand in the name too.
     assert reject.falsify(record(1, text="含泛醇。"), RULES, KNOWN, 42)[0][1] == "泛醇"
     with pytest.raises(
-        Refusal, match=r"p1/ad/0: its text names no fact of ingredients, effects.*set reject\.fake to 0"
+        UserError, match=r"p1/ad/0: its text names no fact of ingredients, effects.*set reject\.fake to 0"
     ):
         reject.falsify(record(1, text="一款面霜。"), RULES, KNOWN, 42)
 
@@ -285,14 +285,16 @@ def test_a_fake_that_tells_no_false_fact_fails_and_the_shares_hold(
     assert lost >= 1
     assert metric()["failed"] == {"check": lost}
     assert metric()["kinds"] == reject.quotas(len(rows), SHARES.shares)
-    with pytest.raises(Refusal, match=rf"{lost} of 40 rows failed \({lost} check\), more than teacher\.max_failed 0;"):
+    with pytest.raises(
+        UserError, match=rf"{lost} of 40 rows failed \({lost} check\), more than teacher\.max_failed 0;"
+    ):
         run()
     assert recipe, "and a rerun asked for what was lost"
 
 
 def test_kinds_without_a_share_need_no_prompt(recipe: list[dict[str, Any]]) -> None:
     Path("prompts/r/reject/fake.md").unlink()
-    with pytest.raises(Refusal, match=r"prompts/r/reject/fake\.md: no such prompt file"):
+    with pytest.raises(UserError, match=r"prompts/r/reject/fake\.md: no such prompt file"):
         run()
     assert recipe == []
     assert {r["kind"] for r in run(shares=Reject(source="teacher", weak=0.5, exaggerated=0.5, fake=0.0))} == {
@@ -321,7 +323,7 @@ def test_given_texts_are_taken_as_they_are_and_nobody_is_asked(recipe: list[dict
 def test_a_record_without_a_given_text_is_refused(recipe: list[dict[str, Any]], text: dict[str, Any]) -> None:
     files.write("data/filtered.jsonl", [{**record(1), "rejected": "差"}, {**record(2), **text}])
     told = r"\Adata/filtered\.jsonl: p2/ad/0: no rejected text; name its column in generate\.fields\.rejected, or set"
-    with pytest.raises(Refusal, match=told):
+    with pytest.raises(UserError, match=told):
         run(shares=GIVEN)
     assert not Path("data/rejected.jsonl").exists()
 

@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 
 from anneal import files
 from anneal.dataset import chat_template
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.models import loading, reward_model
 from anneal.training import loop, reward_trainer
 from stages import audit, reward
@@ -62,14 +62,14 @@ def turns(role: str, words: str) -> list[dict[str, str]]:
 
 def pair(number: int, kind: str = "shout", chosen: str = "", rejected: str = "") -> Row:
     """Chosen ends in a full stop and rejected in an exclamation mark, of several lengths either way."""
-    dice = random.Random(number)
-    one, other = (" ".join(dice.choice(WORDS) for _ in range(dice.randint(2, 9))) for _ in range(2))
+    rng = random.Random(number)
+    one, other = (" ".join(rng.choice(WORDS) for _ in range(rng.randint(2, 9))) for _ in range(2))
     return {
         "id": f"p{number}/t{number % 2}",
         "item": f"p{number}",
         "type": f"t{number % 2}",
         "kind": kind,
-        "prompt": turns("user", dice.choice(WORDS) + f" {number}"),
+        "prompt": turns("user", rng.choice(WORDS) + f" {number}"),
         "chosen": turns("assistant", chosen or f"{one} {number}."),
         "rejected": turns("assistant", rejected or f"{other} {number}!"),
     }
@@ -287,7 +287,7 @@ def test_pairs_that_teach_nothing_are_refused_by_name(
 ) -> None:
     project(toy)
     planted(toy, monkeypatch, **rows)
-    with pytest.raises(Refusal, match=r"^reports/metrics/pairs.json: .*" + line) as err:
+    with pytest.raises(UserError, match=r"^reports/metrics/pairs.json: .*" + line) as err:
         reward.main(processes=1, reward=section(), seed=42, threads=1)
     assert str(err.value).endswith("; mend the pairs, or set reward.epochs to 0")
     assert "\n" not in str(err.value)
@@ -313,7 +313,7 @@ def test_what_cannot_be_had_is_refused_in_one_line(toy: Path, monkeypatch: pytes
     monkeypatch.setenv("ANNEAL_DEVICE", "cpu")
 
     def refused(line: str, **changed: Any) -> None:
-        with pytest.raises(Refusal, match=line):
+        with pytest.raises(UserError, match=line):
             reward.main(processes=1, reward=section(**changed), seed=42, threads=1)
 
     refused(r"reward.lora.adaptive: true is for train only", lora={**PARAMS["lora"], "adaptive": True})
@@ -349,7 +349,7 @@ def test_a_pair_that_cannot_be_encoded_is_left_out_and_counted(tmp_path: Path, m
     assert found["accuracy"]["all"]["reason"] == "empty: there is nothing to measure"
     assert found["validation_loss"] == {"best": None, "best_step": None, "last": None}
     files.write(folder / "data/train_pairs.jsonl", [odd])
-    with pytest.raises(Refusal, match="no pair can be masked; the most frequent reason: the chat template refuses"):
+    with pytest.raises(UserError, match="no pair can be masked; the most frequent reason: the chat template refuses"):
         reward.main(processes=1, reward=section(keep="last"), seed=1, threads=1)
 
 

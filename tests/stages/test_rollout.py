@@ -11,7 +11,7 @@ import pytest
 
 from anneal import files
 from anneal.checks import facts
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.models import loading
 from anneal.preference.rule_rewards import Rewards
 from stages import rollout
@@ -38,7 +38,7 @@ def rules(*band: int) -> facts.Rules:
     return facts.Rules.model_validate(empty | own | {"types": dict.fromkeys(TYPES, contract)})
 
 
-def record(number: int) -> files.Record:
+def record(number: int) -> dict[str, Any]:
     item, kind = f"p{number // 3:02}", TYPES[number % 3]
     ids = {"id": f"{item}/{kind}/0", "item": item, "type": kind, "facts": {"name": "Soft Soap"}}
     return {**ids, "prompt": [{"role": "user", "content": f"{'the fox ' * (number % 4)}{number}"}]}
@@ -71,7 +71,7 @@ def metrics(system: str = "tuned") -> Any:
     return json.loads(Path(f"reports/metrics/rollout/{system}.json").read_text())
 
 
-def roll(drawn: rollout.Rollout | None = None, given: Rewards | None = None, seed: int = 1) -> list[files.Record]:
+def roll(drawn: rollout.Rollout | None = None, given: Rewards | None = None, seed: int = 1) -> list[dict[str, Any]]:
     rollout.main("tuned", given or rewards(), drawn or section(), rules(), seed, 1)
     return files.read(out())
 
@@ -183,17 +183,17 @@ def test_planted_traps_are_refused_by_name(
 def test_what_cannot_work_is_refused_before_a_model_is_loaded(place: Path) -> None:
     (place / "models").unlink()
     files.write_json("models/reward/reward.json", {"made": False})
-    with pytest.raises(Refusal, match=r"params.yaml: rewards.weights.model: 1 needs models/reward"):
+    with pytest.raises(UserError, match=r"params.yaml: rewards.weights.model: 1 needs models/reward"):
         roll(given=rewards(model=1.0))
-    with pytest.raises(Refusal, match=r"models/density/density.json: no such file"):
+    with pytest.raises(UserError, match=r"models/density/density.json: no such file"):
         roll(given=rewards(in_distribution=1.0))
-    with pytest.raises(Refusal, match=r"params.yaml: rewards.weights: all are 0"):
+    with pytest.raises(UserError, match=r"params.yaml: rewards.weights: all are 0"):
         roll(given=rewards(stop=0.0))
     assert not out().exists()
 
 
 def test_a_prompt_that_does_not_fit_is_named(place: Path) -> None:
-    with pytest.raises(Refusal, match=r"p\d+/\w+/0: \d+ tokens .* the model takes 512; lower rollout.max_new_tokens"):
+    with pytest.raises(UserError, match=r"p\d+/\w+/0: \d+ tokens .* the model takes 512; lower rollout.max_new_tokens"):
         roll(section(max_new_tokens=510))
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from anneal import files, similarity
 from anneal.dataset import leakage
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from stages import split as stage
 
 KINDS = ("ad", "note", "story")
@@ -20,8 +20,8 @@ KINDS = ("ad", "note", "story")
 
 def words(name: str, length: int = 60) -> str:
     """A text of its own: two of them share hardly a shingle."""
-    dice = random.Random(name)
-    return "".join(chr(0x4E00 + dice.randrange(900)) for _ in range(length))
+    rng = random.Random(name)
+    return "".join(chr(0x4E00 + rng.randrange(900)) for _ in range(length))
 
 
 def record(item: str, kind: str, content: str | None = None, **sheet: Any) -> dict[str, Any]:
@@ -110,8 +110,8 @@ def test_five_more_items_move_at_most_two() -> None:
 def test_what_the_filter_kept_of_an_item_does_not_move_it() -> None:
     records = items(60)
     before = parted(records)
-    dice = random.Random(3)
-    fewer = [r for r in records if r["type"] == "ad" or dice.random() < 0.6]
+    rng = random.Random(3)
+    fewer = [r for r in records if r["type"] == "ad" or rng.random() < 0.6]
     assert len(fewer) < 150
     assert parted(fewer) == before
     assert parted(records[::-1]) == before
@@ -201,7 +201,7 @@ def test_one_group_that_swallows_the_data_is_refused_with_its_pairs() -> None:
     records = items(30, ("ad",))
     for number in range(1, 8):
         records[number] = record(f"p{number:03d}", "ad", echoed(words("p000/ad/0")) + words(str(number), 4))
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(UserError) as caught:
         parted(records)
     line = str(caught.value)
     assert "join 8 items with 8 of 30 records, more than split.max_group 0.2" in line
@@ -248,14 +248,14 @@ def test_time_tests_on_the_newest_and_a_group_across_the_cut_trains() -> None:
 @pytest.mark.parametrize("date", [None, "", 2026, "yesterday", "2026-1-5"])
 def test_time_needs_a_date(date: Any) -> None:
     records = [record(f"p{n}", "ad", date="2026-01-01") for n in range(9)] + [record("q", "ad", date=date)]
-    with pytest.raises(Refusal, match=r"q/ad/0: no date in facts\.date"):
+    with pytest.raises(UserError, match=r"q/ad/0: no date in facts\.date"):
         parted(records, by="time", time="date")
-    with pytest.raises(Refusal, match=r"p0/ad/0: no date in facts\.None"):
+    with pytest.raises(UserError, match=r"p0/ad/0: no date in facts\.None"):
         parted(records, by="time")
 
 
 def test_refusals() -> None:
-    with pytest.raises(Refusal, match="2 items in 2 groups leave validation empty"):
+    with pytest.raises(UserError, match="2 items in 2 groups leave validation empty"):
         parted(items(2))
-    with pytest.raises(Refusal, match=r"data/pairs\.jsonl: q: pairs of an item"):
+    with pytest.raises(UserError, match=r"data/pairs\.jsonl: q: pairs of an item"):
         stage.assign(items(9), [pair(record("q", "ad"))], section(), 1)

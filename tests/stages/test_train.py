@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 
 from anneal import fingerprint
 from anneal.dataset import chat_template, encoding
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.models import loading
 from anneal.training import loop
 from stages import train
@@ -61,8 +61,8 @@ PARAMS: dict[str, Any] = {
 
 
 def record(number: int) -> dict[str, Any]:
-    dice = random.Random(number)
-    words = " ".join(dice.choice(WORDS) for _ in range(dice.randint(1, 16)))
+    rng = random.Random(number)
+    words = " ".join(rng.choice(WORDS) for _ in range(rng.randint(1, 16)))
     return {
         "id": f"p{number}",
         "item": "p",
@@ -306,7 +306,7 @@ def test_a_cut_row_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     encoding.prove(made, learnt, stops)
     cut = made.train_dataset.map(lambda row: {key: value[:40] for key, value in row.items()})
     made.train_dataset = cut
-    with pytest.raises(Refusal, match="of 52 stops are left"):
+    with pytest.raises(UserError, match="of 52 stops are left"):
         encoding.prove(made, learnt, stops)
 
 
@@ -347,7 +347,7 @@ def test_without_validation_rows_the_last_weights_are_kept(tmp_path: Path, monke
     folder = project(tmp_path / "h")
     (folder / "data/validation.jsonl").write_text("")
     monkeypatch.chdir(folder)
-    with pytest.raises(Refusal, match=r"data/validation.jsonl: empty"):
+    with pytest.raises(UserError, match=r"data/validation.jsonl: empty"):
         train.main(processes=1, seed=42, threads=1, train=section())
     train.main(
         processes=1, seed=42, threads=1, train=section(keep="last", epochs=1, checkpointing=True, accumulation=2)
@@ -364,13 +364,13 @@ def test_what_cannot_be_had_is_refused_in_one_line(tmp_path: Path, monkeypatch: 
         ({"dtype": "float16"}, "train.dtype: float16 needs a CUDA card"),
         ({"packing": 64}, "train.batches: length does nothing"),
     ):
-        with pytest.raises(Refusal, match=said):
+        with pytest.raises(UserError, match=said):
             train.check(section(**changed), validate=True)
     monkeypatch.chdir(project(tmp_path / "i"))
     tokenizer = loading.tokenizer()
-    with pytest.raises(Refusal, match=r"data/train.jsonl: p\d+: \d+ tokens, train.packing holds 30; lower"):
+    with pytest.raises(UserError, match=r"data/train.jsonl: p\d+: \d+ tokens, train.packing holds 30; lower"):
         train.read("data/train.jsonl", tokenizer, section(packing=30, batches="random"))
-    with pytest.raises(Refusal, match="Target modules"):
+    with pytest.raises(UserError, match="Target modules"):
         train.main(processes=1, seed=1, threads=1, train=section(lora={**PARAMS["lora"], "targets": ["nothing"]}))
 
 
@@ -386,7 +386,7 @@ def test_a_row_that_cannot_be_masked_is_left_out_and_counted(tmp_path: Path, mon
     assert learnt.refused == {"the chat template refuses the conversation: no": 2}
     assert len(learnt.ids) == 1
     Path("data/train.jsonl").write_text(json.dumps(bad) + "\n")
-    with pytest.raises(Refusal, match="no row can be masked"):
+    with pytest.raises(UserError, match="no row can be masked"):
         train.read("data/train.jsonl", tokenizer, section())
 
 
@@ -395,7 +395,7 @@ def test_a_loss_that_is_no_number_stops_the_run() -> None:
     state = SimpleNamespace(global_step=7, max_steps=9, is_world_process_zero=True)
     watch.on_log(None, state, None, logs={"loss": 1.0})
     for name in ("loss", "eval_loss", "grad_norm"):
-        with pytest.raises(Refusal, match="step 7: the loss is no number"):
+        with pytest.raises(UserError, match="step 7: the loss is no number"):
             watch.on_log(None, state, None, logs={name: float("nan")})
 
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from anneal.checks import density, density_fit
 from anneal.checks.density import Density, Model
-from anneal.errors import Refusal
+from anneal.errors import UserError
 
 VALUES: dict[str, Any] = {
     "percentile": 5,
@@ -37,15 +37,15 @@ def section(**changes: Any) -> Density:
 
 def layouts(count: int, seed: int = 0) -> list[dict[str, Any]]:
     """Records whose text is JSON: two clusters of sizes, a colour that depends on the type."""
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     found = []
     for number in range(count):
         kind = "ab"[number % 2]
-        centre = (40, 200) if dice.random() < 0.4 else (120, 90)
+        centre = (40, 200) if rng.random() < 0.4 else (120, 90)
         layout = {
-            "width": centre[0] + dice.gauss(0, 9) + 30 * (kind == "b"),
-            "height": centre[1] + dice.gauss(0, 25),
-            "colour": dice.choice(["red", "red", "red", "blue"]),
+            "width": centre[0] + rng.gauss(0, 9) + 30 * (kind == "b"),
+            "height": centre[1] + rng.gauss(0, 25),
+            "colour": rng.choice(["red", "red", "red", "blue"]),
             "depth": 7,
         }
         found.append({"id": f"{seed}/{number}", "type": kind, "text": json.dumps(layout)})
@@ -120,11 +120,11 @@ def test_a_record_without_a_number_has_no_probability() -> None:
 
 
 def test_refusals(tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match="no such file"):
+    with pytest.raises(UserError, match="no such file"):
         density.load(tmp_path / "none.json")
     model = json.loads(density_fit.fit(layouts(50), section(), 0).model.model_dump_json())
     (tmp_path / "other.json").write_text(json.dumps({**model, "weights": "many"}))
-    with pytest.raises(Refusal, match=r"other\.json: no density model"):
+    with pytest.raises(UserError, match=r"other\.json: no density model"):
         density.load(tmp_path / "other.json")
     with pytest.raises(ValidationError, match="lenght of log or relative"):
         section(log=["lenght"])

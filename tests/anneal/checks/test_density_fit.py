@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from anneal.checks import density, density_fit
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from tests.anneal.checks.test_density import layouts, section
 
 NUMBERS = [f"x{number}" for number in range(6)]
@@ -21,9 +21,9 @@ NUMBERS = [f"x{number}" for number in range(6)]
 
 def rows(count: int, seed: int) -> list[dict[str, Any]]:
     """Records of six correlated numbers in two clusters."""
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     turn = np.random.default_rng(7).normal(size=(6, 6)) * 0.4 + np.eye(6)
-    points = dice.normal(size=(count, 6)) @ turn + dice.integers(0, 2, (count, 1)) * 3
+    points = rng.normal(size=(count, 6)) @ turn + rng.integers(0, 2, (count, 1)) * 3
     return [
         {"id": f"{seed}/{number}", "type": "x", "text": json.dumps(dict(zip(NUMBERS, point, strict=True)))}
         for number, point in enumerate(points.tolist())
@@ -125,11 +125,11 @@ def test_the_order_of_records_and_processes_does_not_matter() -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(Refusal, match=r"no text has 'lenght'; known: length, .*a JSON path"):
+    with pytest.raises(UserError, match=r"no text has 'lenght'; known: length, .*a JSON path"):
         density_fit.fit(layouts(50), section(features=["width", "lenght"]), 0)
-    with pytest.raises(Refusal, match="none varies over 50 records"):
+    with pytest.raises(UserError, match="none varies over 50 records"):
         density_fit.fit(layouts(50), section(features=["depth"]), 0)
-    with pytest.raises(Refusal, match="9 records for 5 folds"):
+    with pytest.raises(UserError, match="9 records for 5 folds"):
         density_fit.fit(layouts(9), section(), 0)
 
 

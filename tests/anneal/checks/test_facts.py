@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from anneal import files
 from anneal.checks import facts, text_checks
-from anneal.errors import Refusal
+from anneal.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
 WORLD = facts.vocabulary(ROOT / "data/raw/brand/rules/vocabulary.json")
@@ -198,12 +198,12 @@ def test_recipes_without_names_or_facts_are_judged_by_contract_alone() -> None:
 
 
 def test_a_type_without_a_contract_is_refused() -> None:
-    with pytest.raises(Refusal, match="no contract for 'letter'"):
+    with pytest.raises(UserError, match="no contract for 'letter'"):
         facts.check(GOOD, "letter", SHEET, rules(), TINY)
 
 
 def test_a_slot_that_the_vocabulary_lacks_is_refused() -> None:
-    with pytest.raises(Refusal, match="no slot 'colours'"):
+    with pytest.raises(UserError, match="no slot 'colours'"):
         facts.foreign("x", SHEET, TINY, ["colours"])
 
 
@@ -231,9 +231,9 @@ def test_rules_that_cannot_work_are_refused(changes: dict[str, Any]) -> None:
 def test_a_broken_vocabulary_is_refused(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "v.json"
     path.write_text(content, "utf-8")
-    with pytest.raises(Refusal, match=message):
+    with pytest.raises(UserError, match=message):
         facts.vocabulary(path)
-    with pytest.raises(Refusal, match="no such file"):
+    with pytest.raises(UserError, match="no such file"):
         facts.vocabulary(tmp_path / "none.json")
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anneal.checks import json_layout
-from anneal.errors import Refusal
+from anneal.errors import UserError
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-1000, 1000) | st.floats(-5, 5) | st.text('{}"\\:,ab水', max_size=8),
@@ -146,7 +146,7 @@ def test_schema_errors_name_the_place() -> None:
     assert [error.split(":")[0] for error in errors] == ["$.a", "$.b", "$"]
     assert "less than the minimum" in errors[0]
     assert json_layout.schema_errors("{}", SCHEMA) == ["$: 'a' is a required property"]
-    with pytest.raises(Refusal, match=r"schema\.json: \$\.type"):
+    with pytest.raises(UserError, match=r"schema\.json: \$\.type"):
         json_layout.schema_errors("{}", {"type": "page"})
 
 

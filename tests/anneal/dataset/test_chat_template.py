@@ -16,7 +16,7 @@ import pytest
 
 from anneal.dataset import chat_template
 from anneal.dataset.chat_template import Unmaskable
-from anneal.errors import Refusal
+from anneal.errors import UserError
 
 TEMPLATES = Path(__file__).parent / "templates"
 Talk = tuple[str, list[tuple[str, str]]]  # a system text or "", and (user, assistant) turns
@@ -613,7 +613,7 @@ def test_a_row_is_refused_with_its_reason() -> None:
         chat_template.encode(made, [{"role": "user"}], completion)
     bare = copy.copy(made)
     bare.chat_template = None
-    with pytest.raises(Refusal, match="no chat template"):
+    with pytest.raises(UserError, match="no chat template"):
         chat_template.encode(bare, prompt, completion)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from anneal.dataset import chat_template
 from anneal.decoding import constrained, generate
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.models import loading as models
 from tests import micro
 
@@ -210,7 +210,7 @@ def test_a_schema_that_cannot_be_followed_is_refused_in_one_line(tmp_path: Path,
     path = tmp_path / "schema.json"
     if words is not None:
         path.write_text(words)
-    with pytest.raises(Refusal, match=line) as err:
+    with pytest.raises(UserError, match=line) as err:
         constrained.schema(path)
     assert "\n" not in str(err.value)
 

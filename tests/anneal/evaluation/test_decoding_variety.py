@@ -13,8 +13,8 @@ WORDS = ["天气", "水面", "很好", "一起", "出去", "明月", "清风", "
 
 
 def texts(n: int, seed: int, length: int = 20) -> list[str]:
-    dice = random.Random(seed)
-    return ["".join(dice.choice(WORDS) for _ in range(length)) for _ in range(n)]
+    rng = random.Random(seed)
+    return ["".join(rng.choice(WORDS) for _ in range(length)) for _ in range(n)]
 
 
 def rows(preset: str, found: list[str], seed: int | None = None, **changes: Any) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.evaluation import authors, style
 from anneal.evaluation.authors import Text
 
@@ -18,28 +18,28 @@ class Writer:
     """Texts of one invented style: words by their weights, sentences of a length, a mark at the end."""
 
     def __init__(self, name: str, lean: float, length: int, mark: str) -> None:
-        dice = random.Random("common words")
-        self.words = ["".join(chr(dice.randint(0x4E00, 0x9000)) for _ in range(2)) for _ in range(300)]
+        rng = random.Random("common words")
+        self.words = ["".join(chr(rng.randint(0x4E00, 0x9000)) for _ in range(2)) for _ in range(300)]
         own = random.Random(name)
         self.weights = [own.random() ** lean for _ in self.words]
         self.function = [own.random() ** (2 * lean) + 0.02 for _ in FUNCTION]
         self.length, self.mark = length, mark
 
-    def text(self, dice: random.Random, size: int = 500) -> str:
+    def text(self, rng: random.Random, size: int = 500) -> str:
         said, inside = "", 0
         while len(said) < size:
-            said += dice.choices(self.words, self.weights)[0]
+            said += rng.choices(self.words, self.weights)[0]
             inside += 1
-            if dice.random() < 0.3:
-                said += dice.choices(FUNCTION, self.function)[0]
-            if inside >= self.length + dice.randint(-2, 2):
-                said += self.mark if dice.random() < 0.8 else "。\n\n"
+            if rng.random() < 0.3:
+                said += rng.choices(FUNCTION, self.function)[0]
+            if inside >= self.length + rng.randint(-2, 2):
+                said += self.mark if rng.random() < 0.8 else "。\n\n"
                 inside = 0
         return said
 
     def profile(self, seed: int, documents: int = 40, each: int = 2, size: int = 500) -> style.Profile:
-        dice = random.Random(f"{seed}/{self.length}")
-        texts = [self.text(dice, size) for _ in range(documents * each)]
+        rng = random.Random(f"{seed}/{self.length}")
+        texts = [self.text(rng, size) for _ in range(documents * each)]
         return style.profile(texts, [f"{seed}/{n // each}" for n in range(len(texts))], FUNCTION)
 
 
@@ -100,14 +100,14 @@ def test_the_type_token_ratio_hangs_on_the_budget_and_not_on_the_amount() -> Non
 
 def test_topics_of_documents_are_not_taken_for_style() -> None:
     # Each document has words of its own: ungrouped folds would recognise a document by them.
-    dice = random.Random(3)
+    rng = random.Random(3)
 
     def texts(seed: int) -> style.Profile:
         found, names = [], []
         for n in range(30):
-            topic = "".join(chr(dice.randint(0x4E00, 0x9000)) for _ in range(6))
+            topic = "".join(chr(rng.randint(0x4E00, 0x9000)) for _ in range(6))
             for _ in range(3):
-                found.append("".join(dice.choice(topic) if dice.random() < 0.5 else "的" for _ in range(200)))
+                found.append("".join(rng.choice(topic) if rng.random() < 0.5 else "的" for _ in range(200)))
                 names.append(f"{seed}/{n}")
         return style.profile(found, names, FUNCTION)
 
@@ -143,9 +143,9 @@ def test_what_cannot_be_had_is_left_out() -> None:
 def test_the_two_distances_are_those_of_scipy_and_of_paper() -> None:
     from scipy.spatial.distance import jensenshannon
 
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for _ in range(5):
-        a, b = (dice.integers(0, 9, size) for size in (50, 80))
+        a, b = (rng.integers(0, 9, size) for size in (50, 80))
         p, q = (np.bincount(part, minlength=9) / len(part) for part in (a, b))
         assert style.jensen_shannon(a, b) == pytest.approx(jensenshannon(p, q, 2) ** 2)
     assert style.jensen_shannon(np.array([0, 0]), np.array([1])) == 1
@@ -175,7 +175,7 @@ def test_authors_stand_side_by_side_and_the_control_is_the_further_one() -> None
 def test_function_words_are_read_or_asked_for(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "style.json").write_text(text)
-    with pytest.raises(Refusal, match=r"style\.json: ") as caught:
+    with pytest.raises(UserError, match=r"style\.json: ") as caught:
         authors.function_words(tmp_path)
     assert "\n" not in str(caught.value)
     (tmp_path / "style.json").write_text('{"function_words": ["\\u7684"]}')

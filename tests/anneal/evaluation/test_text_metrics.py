@@ -20,9 +20,9 @@ def brute(left: str, right: str) -> int:
 
 
 def test_rouge_l_is_the_longest_common_subsequence() -> None:
-    dice, checked = random.Random(1), 0
+    rng, checked = random.Random(1), 0
     for _ in range(200):
-        left, right = ("".join(dice.choices("甲乙丙丁。", k=dice.randint(1, 90))) for _ in range(2))
+        left, right = ("".join(rng.choices("甲乙丙丁。", k=rng.randint(1, 90))) for _ in range(2))
         assert text_metrics.rouge_l(left, right) == pytest.approx(2 * brute(left, right) / (len(left) + len(right)))
         checked += 1
     assert checked == 200
@@ -44,10 +44,10 @@ def test_overlap_sees_chinese_where_the_default_tokenizer_sees_nothing() -> None
 
 
 def test_distinct_compares_at_one_size() -> None:
-    dice = random.Random(2)
+    rng = random.Random(2)
     letters = "".join(chr(0x4E00 + i) for i in range(300))
-    short = {str(i): "".join(dice.choices(letters, k=20)) for i in range(200)}
-    long = {key: "".join(dice.choices(letters, k=200)) for key in short}
+    short = {str(i): "".join(rng.choices(letters, k=20)) for i in range(200)}
+    long = {key: "".join(rng.choices(letters, k=200)) for key in short}
     constant = dict.fromkeys(short, next(iter(short.values())))
 
     def one(texts: dict[str, str], budget: int = 2000) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.history import dvc_lock
 
 LOCK = """schema: '2.0'
@@ -55,7 +55,7 @@ def test_a_folder_is_read_with_what_is_in_it(path: str, is_read: bool) -> None:
 
 @pytest.mark.parametrize("text", ["stages: [1", "- 1\n", "stages:\n  a: 1\n", "stages:\n  a: {deps: []}\n"])
 def test_what_is_no_lock_is_refused(text: str) -> None:
-    with pytest.raises(Refusal, match=r"^dvc\.lock: not a lock of DVC: "):
+    with pytest.raises(UserError, match=r"^dvc\.lock: not a lock of DVC: "):
         dvc_lock.parse(text)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.history import dvc_lock, seed_noise
 
 
@@ -132,9 +132,9 @@ def test_what_the_seed_changes_is_the_same_band(change: dict[tuple[str, ...], An
 
 def test_where_nothing_was_trained_there_is_no_band() -> None:
     assert seed_noise.of("stages: {}") == ""
-    with pytest.raises(Refusal, match="holds no train with"):
+    with pytest.raises(UserError, match="holds no train with"):
         seed_noise.targets({})
-    with pytest.raises(Refusal, match=r"holds no train\.seed"):
+    with pytest.raises(UserError, match=r"holds no train\.seed"):
         seed_noise.seed(dvc_lock.parse(lock({("train", "params", "train"): {"lr": 1}})))
 
 
@@ -176,5 +176,5 @@ def test_again_reads_the_runs_that_the_band_names(monkeypatch: pytest.MonkeyPatc
     assert seed_noise.again(stored, entries) == stored
     assert seed_noise.again({**stored, "score": {"band": 0}}, entries) == stored
     other = dvc_lock.parse(lock({("train", "params", "train", "seed"): 1}))
-    with pytest.raises(Refusal, match="the run of seed 0 is not the one in the working tree"):
+    with pytest.raises(UserError, match="the run of seed 0 is not the one in the working tree"):
         seed_noise.again(stored, other)

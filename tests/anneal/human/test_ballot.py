@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.human import ballot
 
 PAIR = [("tuned", "base")]
@@ -136,7 +136,7 @@ def test_equal_texts_are_left_out_and_counted() -> None:
     kept = ballot.compare(found, texts, PAIR, 40, 1, "", 0.0, 0.0)
     assert kept.key["left_out"] == 1
     assert found[0]["id"] not in {e["record"] for e in kept.key["entries"]}
-    with pytest.raises(Refusal, match="nothing to compare"):
+    with pytest.raises(UserError, match="nothing to compare"):
         ballot.compare(found, {**texts, "base": texts["tuned"]}, PAIR, 40, 1, "", 0.0, 0.0)
 
 

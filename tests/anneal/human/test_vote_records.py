@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.human import vote_records
 from anneal.human.vote_records import Vote
 
@@ -58,7 +58,7 @@ def test_what_is_no_vote_is_named(edit: dict[str, Any], words: str) -> None:
 
 def test_a_broken_line_is_refused_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b"{}\n" + vote_records.lines([vote()]))
-    with pytest.raises(Refusal, match=r"a\.jsonl:1: "):
+    with pytest.raises(UserError, match=r"a\.jsonl:1: "):
         vote_records.read(tmp_path)
 
 

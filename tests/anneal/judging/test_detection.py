@@ -52,12 +52,12 @@ def test_a_tie_with_the_rejected_text_counts_half() -> None:
 
 def lengths(n: int = 240, items: int = 12) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Texts of three types whose scores rise .3 for each doubling; types differ in both, the wrong way round."""
-    dice = random.Random(7)
+    rng = random.Random(7)
     rows, texts = [], {}
     for k in range(n):
-        kind, item = k % 3, dice.randrange(items)
-        size = int(40 * 2**kind * 2 ** dice.uniform(0, 1.5))
-        score = 4 - kind + 0.3 * math.log2(size / 2**kind) + 0.1 * (item % 4) + dice.gauss(0, 0.2)
+        kind, item = k % 3, rng.randrange(items)
+        size = int(40 * 2**kind * 2 ** rng.uniform(0, 1.5))
+        score = 4 - kind + 0.3 * math.log2(size / 2**kind) + 0.1 * (item % 4) + rng.gauss(0, 0.2)
         rows.append(row(str(k), score) | {"type": "uvw"[kind], "item": f"i{item}"})
         texts[str(k)] = "x" * size
     return rows, texts

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from anneal.checks import facts
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.judging import controls, injected_defects, rubric
 from tests import goldens
 from tests.conftest import ROOT
@@ -24,17 +24,17 @@ NULL = "这是一篇非常优秀的文案。"
 Defects = dict[str, dict[str, injected_defects.Planted]]
 
 
-def world(
+def context(
     test: list[dict[str, Any]], rules: facts.Rules = goldens.RULES, bank: injected_defects.Bank = BANK
-) -> injected_defects.World:
+) -> injected_defects.Context:
     moved = {"wrong_type": controls.swapped(test, 42), "other_item": controls.other(test, 42)}
     dims = {kind: list(sheet.header.dimensions) for kind, sheet in RUBRICS.items()}
-    return injected_defects.World(bank, rules, goldens.KNOWN, dims, NULL, moved)
+    return injected_defects.Context(bank, rules, goldens.KNOWN, dims, NULL, moved)
 
 
 @pytest.fixture(scope="module")
 def made() -> Defects:
-    return injected_defects.plant(TEST, world(TEST), 42)
+    return injected_defects.plant(TEST, context(TEST), 42)
 
 
 GOLDEN = {row["id"]: goldens.text(row) for row in TEST}
@@ -47,11 +47,11 @@ def test_every_defect_fits_every_record_and_changes_it(made: Defects) -> None:
 
 
 def test_the_same_seed_gives_the_same_texts_whoever_else_is_there(made: Defects) -> None:
-    assert injected_defects.plant(TEST, world(TEST), 42) == made
-    fewer = injected_defects.plant(TEST[:20], world(TEST), 42)
+    assert injected_defects.plant(TEST, context(TEST), 42) == made
+    fewer = injected_defects.plant(TEST[:20], context(TEST), 42)
     assert all(made[name][i] == each for name, found in fewer.items() for i, each in found.items())
     assert sum(map(len, fewer.values())) == 20 * len(injected_defects.PLANTERS)
-    other = injected_defects.plant(TEST, world(TEST), 43)
+    other = injected_defects.plant(TEST, context(TEST), 43)
     drawn = [n for n in made if other[n] != made[n]]
     assert drawn == [
         "padded",
@@ -136,7 +136,7 @@ def test_texts_in_the_wrong_place_are_golden_ones(made: Defects) -> None:
 
 def test_what_cannot_be_planted_is_left_out() -> None:
     empty = injected_defects.Bank(**{name: {} for name in injected_defects.Bank.model_fields})
-    none = injected_defects.plant(TEST, world(TEST, bank=empty), 42)
+    none = injected_defects.plant(TEST, context(TEST, bank=empty), 42)
     assert [name for name, found in none.items() if not found] == [
         "padded",
         "stuffed",
@@ -146,10 +146,10 @@ def test_what_cannot_be_planted_is_left_out() -> None:
         "exaggerated_unknown",
     ]
     open_world = goldens.RULES.model_copy(update={"foreign": ["numbers"], "also": [], "encouraged": []})
-    found = injected_defects.plant(TEST, world(TEST, open_world), 42)
+    found = injected_defects.plant(TEST, context(TEST, open_world), 42)
     assert [name for name, each in found.items() if not each] == ["stuffed", "stuffed_unknown", "fact_swap"]
     alone = [row for row in TEST if row["id"] == TEST[0]["id"]]
-    assert injected_defects.plant(alone, world(alone), 42)["other_item"] == {}
+    assert injected_defects.plant(alone, context(alone), 42)["other_item"] == {}
 
 
 def test_a_text_that_is_json_stays_one_but_for_its_loop() -> None:
@@ -158,7 +158,7 @@ def test_a_text_that_is_json_stays_one_but_for_its_loop() -> None:
     rows = [{**TEST[0], "id": "1", "completion": [{"role": "assistant", "content": text}]}]
     made = {
         name: found["1"].text
-        for name, found in injected_defects.plant(rows, world(rows, bank=bank), 1).items()
+        for name, found in injected_defects.plant(rows, context(rows, bank=bank), 1).items()
         if found
     }
     assert json.loads(made["added_unknown"])["elements"][1]["role"] == "badge"
@@ -169,13 +169,13 @@ def test_a_text_that_is_json_stays_one_but_for_its_loop() -> None:
 
 
 def test_a_bank_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match=r"defects\.json: no such file"):
+    with pytest.raises(UserError, match=r"defects\.json: no such file"):
         injected_defects.bank(tmp_path)
     (tmp_path / "defects.json").write_text("{")
-    with pytest.raises(Refusal, match="the file: Invalid JSON"):
+    with pytest.raises(UserError, match="the file: Invalid JSON"):
         injected_defects.bank(tmp_path)
     (tmp_path / "defects.json").write_text('{"padded": ["a"]}')
-    with pytest.raises(Refusal, match=r"padded: Input should be an object.*words by type pattern"):
+    with pytest.raises(UserError, match=r"padded: Input should be an object.*words by type pattern"):
         injected_defects.bank(tmp_path)
 
 

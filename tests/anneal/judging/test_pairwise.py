@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from anneal import params
 from anneal.checks import facts
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.judging import pairwise, rubric
 from anneal.judging.pairwise import Pairs
 from anneal.llm import blocks
-from anneal.offline import pair_judge, stub_judges
+from anneal.offline import pair_judge, rule_judge
 from anneal.prompts import Prompt
 from tests import goldens
 from tests.conftest import ROOT
@@ -80,7 +80,7 @@ def test_the_rules_give_the_totals_of_the_rubric_and_swap_with_the_texts() -> No
     totals = {}
     for text in (GOLDEN, WEAK):
         messages = sheet.rubric.messages(ROW["type"], goldens.TYPES[ROW["type"]], ROW["facts"], goldens.KNOWN, text)
-        totals[text] = sheet.rubric.total(json.loads(pairwise.checker.respond({"messages": messages}).text))
+        totals[text] = sheet.rubric.total(json.loads(rule_judge.respond({"messages": messages}).text))
     assert totals[GOLDEN] > totals[WEAK] + 1
     said = pairwise.parse(pair_judge.respond(body(sheet, ROW, GOLDEN, WEAK)).text)
     assert said["verdict"] == "A>>B"
@@ -145,8 +145,8 @@ def test_a_text_cannot_leave_its_block(attack: str) -> None:
             request = body(sheet, ROW, *sides)
             prompt = request["messages"][-1]["content"]
             for tag, text in zip(("first", "second"), sides, strict=True):
-                assert blocks._block(prompt, tag) == stub_judges._block(prompt, tag) == pairwise.neutral(text)
-            assert blocks._block(prompt, "checks") == blocks._block(plain, "checks")
+                assert blocks.block(prompt, tag) == pairwise.neutral(text)
+            assert blocks.block(prompt, "checks") == blocks.block(plain, "checks")
             for tag in pairwise.BLOCKS:
                 found = re.findall(rf"<\s*/?\s*{tag}\b", prompt, re.I)
                 assert found == re.findall(rf"<\s*/?\s*{tag}\b", plain, re.I)
@@ -233,22 +233,22 @@ def test_a_prompt_without_a_block_is_refused(tmp_path: Path, slot: str) -> None:
     text = (ROOT / "prompts/brand/prefer/pair.md").read_text("utf-8")
     for broken in (text.replace(f"${slot}", "x"), text.replace(f"</{slot}>", f"</{slot}>。")):
         (tmp_path / "pair.md").write_text(broken, "utf-8")
-        with pytest.raises(Refusal, match=rf"pair\.md: needs \${slot} between <{slot}> and </{slot}>"):
+        with pytest.raises(UserError, match=rf"pair\.md: needs \${slot} between <{slot}> and </{slot}>"):
             brand(path=tmp_path / "pair.md")
 
 
 def test_a_prompt_without_levels_and_a_rubric_without_a_sheet_are_refused(tmp_path: Path) -> None:
     text = (ROOT / "prompts/brand/prefer/pair.md").read_text("utf-8")
     (tmp_path / "pair.md").write_text(text.replace("$criteria", ""), "utf-8")
-    with pytest.raises(Refusal, match=r"pair\.md: \$criteria is missing"):
+    with pytest.raises(UserError, match=r"pair\.md: \$criteria is missing"):
         brand(path=tmp_path / "pair.md")
     (tmp_path / "pair.md").write_text(text.replace("$label", "$labe1"), "utf-8")
-    with pytest.raises(Refusal, match=r"pair\.md:\d+: unknown slot \$labe1; did you mean \$label\?"):
+    with pytest.raises(UserError, match=r"pair\.md:\d+: unknown slot \$labe1; did you mean \$label\?"):
         body(brand(path=tmp_path / "pair.md"), ROW, "", "")
     bare = (ROOT / "prompts/brand/judge/paid_ad.md").read_text("utf-8").replace("<sheet>\n", "")
     (tmp_path / "paid_ad.md").write_text(bare, "utf-8")
     sheet = Pairs(rubric.Rubric(tmp_path / "paid_ad.md"), brand().prompt, 0.05)
-    with pytest.raises(Refusal, match=r"paid_ad\.md: needs a <sheet> and a <checks> block"):
+    with pytest.raises(UserError, match=r"paid_ad\.md: needs a <sheet> and a <checks> block"):
         body(sheet, ROW, "", "")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.judging import rubric
 from anneal.offline import rule_judge
 from tests import goldens
@@ -255,22 +255,22 @@ def test_a_broken_rubric_is_refused_with_its_place(
     if message is None:  # a rule for every type serves the new one too
         assert set(small(tmp_path, change).header.types) == {"note", "ad"}
         return
-    with pytest.raises(Refusal, match=message):
+    with pytest.raises(UserError, match=message):
         small(tmp_path, change)
 
 
 def test_a_type_without_a_rule_and_a_type_with_two_rubrics_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match="form: no rule checks it for ad"):
+    with pytest.raises(UserError, match="form: no rule checks it for ad"):
         small(tmp_path, ("types: [note]", "types: [note, ad]"), ("tone: {", "tone: {types: [note], "))
     small(tmp_path)
     shutil.copy(tmp_path / "note.md", tmp_path / "other.md")
-    with pytest.raises(Refusal, match=r"other\.md: types: note has its rubric in .*note\.md; keep one"):
+    with pytest.raises(UserError, match=r"other\.md: types: note has its rubric in .*note\.md; keep one"):
         rubric.folder(tmp_path)
 
 
 def test_an_unknown_slot_of_a_rule_is_refused_with_its_line(tmp_path: Path) -> None:
     sheet = small(tmp_path, ("of: [$name]", "of: [$nmae]"))
-    with pytest.raises(Refusal, match=r"note\.md:12: unknown slot \$nmae; did you mean \$name"):
+    with pytest.raises(UserError, match=r"note\.md:12: unknown slot \$nmae; did you mean \$name"):
         sheet.messages("note", "note", {"name": "Alma"}, {}, "x")
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.llm import client, offline_server, request, scheduler
 from anneal.llm.offline_server import Fault, Faults, Reply
 from tests.conftest import ROOT
@@ -361,7 +361,7 @@ def test_poison_rows_are_named_and_harm_nobody(desk: Desk) -> None:
     assert named["id-题3"]["errors"] == ["http 400: a word this server cannot read"]
     assert named["id-题7"]["kind"] == "content_filter"
     assert client.bill(answers)["failed"] == {"http": 2, "content_filter": 1}
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(UserError) as caught:
         desk.ask(prompts(100), max_failed=0.02)
     # The two bad requests again, and one more try for the filtered one.
     assert desk.sent == 3
@@ -378,7 +378,7 @@ def test_a_stage_that_asks_in_parts_is_judged_as_a_whole(desk: Desk) -> None:
 
     desk.say = say
     first = desk.ask(prompts(4), max_failed=0.1, total=10)
-    with pytest.raises(Refusal, match="2 of 10 rows failed"):
+    with pytest.raises(UserError, match="2 of 10 rows failed"):
         desk.ask(prompts(10)[4:], max_failed=0.1, total=10, earlier=first)
     assert [row["id"] for row in failures("a-stage")] == ["id-题1", "id-题5"]
     # A later answer to the same id stands for the earlier one.
@@ -393,7 +393,7 @@ def test_a_request_that_no_row_survives_stops_the_run(desk: Desk) -> None:
 
     desk.say = say
     desk.monkeypatch.setenv("TEACHER_CONCURRENCY", "4")
-    with pytest.raises(Refusal, match=r"the first \d rows all failed, the last with: http 400: max_tokens is not"):
+    with pytest.raises(UserError, match=r"the first \d rows all failed, the last with: http 400: max_tokens is not"):
         desk.ask(prompts(100), max_failed=1.0)
     assert 4 <= desk.sent <= 8
 
@@ -452,7 +452,7 @@ def real(
 )
 def test_a_wrong_key_costs_one_round_and_names_the_variable(desk: Desk, status: int, advice: str) -> None:
     desk.monkeypatch.setenv("TEACHER_CONCURRENCY", "8")
-    with always(status) as (server, url), pytest.raises(Refusal, match=f"http {status}: so it is; .*{advice}"):
+    with always(status) as (server, url), pytest.raises(UserError, match=f"http {status}: so it is; .*{advice}"):
         real(desk.monkeypatch, url, 200)
     assert 1 <= server.count <= 8
 
@@ -460,7 +460,7 @@ def test_a_wrong_key_costs_one_round_and_names_the_variable(desk: Desk, status: 
 def test_nobody_there_is_said_at_once(desk: Desk) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with pytest.raises(Refusal, match=rf"is TEACHER_BASE_URL http://127\.0\.0\.1:{port}/v1 right, and is it up\?"):
+    with pytest.raises(UserError, match=rf"is TEACHER_BASE_URL http://127\.0\.0\.1:{port}/v1 right, and is it up\?"):
         real(desk.monkeypatch, f"http://127.0.0.1:{port}/v1", 50)
 
 
@@ -506,7 +506,7 @@ def test_another_sample_is_another_request_to_a_paid_provider_too(desk: Desk) ->
 def test_a_budget_stops_and_what_was_paid_for_is_kept(desk: Desk) -> None:
     desk.monkeypatch.setenv("TEACHER_MAX_REQUESTS", "7")
     desk.monkeypatch.setenv("TEACHER_CONCURRENCY", "3")
-    with pytest.raises(Refusal, match=r"TEACHER_MAX_REQUESTS: 7 are spent and .* rows left; raise it"):
+    with pytest.raises(UserError, match=r"TEACHER_MAX_REQUESTS: 7 are spent and .* rows left; raise it"):
         desk.ask(prompts(20))
     assert desk.sent == 7
     desk.monkeypatch.delenv("TEACHER_MAX_REQUESTS")
@@ -517,12 +517,12 @@ def test_a_budget_stops_and_what_was_paid_for_is_kept(desk: Desk) -> None:
 def test_a_dry_run_says_what_it_would_send_and_sends_nothing(desk: Desk) -> None:
     desk.ask(prompts(4))
     desk.monkeypatch.setenv("ANNEAL_DRY_RUN", "1")
-    with pytest.raises(Refusal, match="dry run: would send 6 of 10 teacher requests, 4 are answered"):
+    with pytest.raises(UserError, match="dry run: would send 6 of 10 teacher requests, 4 are answered"):
         desk.ask(prompts(10))
     assert desk.sent == 0
     # A forecast needs neither key nor provider.
     chat = client.Chat(model="paid", temperature=1.0, top_p=1.0, max_tokens=9, max_failed=0.0)
-    with pytest.raises(Refusal, match="would send 1 of 1"):
+    with pytest.raises(UserError, match="would send 1 of 1"):
         client.ask([call("题")], chat, "teacher", desk.respond)
 
 
@@ -533,7 +533,7 @@ def test_what_is_in_the_ledger_needs_no_key(desk: Desk) -> None:
         chat = client.Chat(model="paid", temperature=1.0, top_p=1.0, max_tokens=9, max_failed=0.0)
         client.ask([call(p) for p in prompts(3)], chat, "teacher", desk.respond)
         assert server.count == 3
-        with pytest.raises(Refusal, match=r"^TEACHER_API_KEY: not set"):
+        with pytest.raises(UserError, match=r"^TEACHER_API_KEY: not set"):
             client.ask([call(p) for p in prompts(4)], chat, "teacher", desk.respond)
 
 

@@ -55,9 +55,9 @@ def test_overload_is_found_and_kept() -> None:
 def test_random_429s_are_no_overload() -> None:
     """5% at random: a rule that cut at 10% without epochs went down to 7 slots of 32."""
     for seed in range(20):
-        dice = random.Random(seed)
+        rng = random.Random(seed)
         limit = Limit(top=32)
-        asyncio.run(drive(limit, 2000, lambda _n, _used, dice=dice: dice.random() < 0.05))
+        asyncio.run(drive(limit, 2000, lambda _n, _used, rng=rng: rng.random() < 0.05))
         assert limit.size == 32, seed
 
 

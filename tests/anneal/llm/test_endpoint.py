@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.llm import endpoint, offline_server
 from anneal.offline import pair_judge
 
@@ -16,7 +16,7 @@ def respond(_body: dict[str, object]) -> offline_server.Reply:
     return offline_server.Reply("好")
 
 
-def road(model: str = "real", material: Path | None = None) -> endpoint.Road:
+def road(model: str = "real", material: Path | None = None) -> endpoint.Endpoint:
     return endpoint.road("teacher", model, respond, material)
 
 
@@ -40,7 +40,7 @@ def test_the_role_comes_first_and_openai_after_it(monkeypatch: pytest.MonkeyPatc
 
 def test_a_missing_key_is_one_clear_line() -> None:
     with (
-        pytest.raises(Refusal, match=r"^TEACHER_API_KEY: not set, nor OPENAI_API_KEY; put it in \.env"),
+        pytest.raises(UserError, match=r"^TEACHER_API_KEY: not set, nor OPENAI_API_KEY; put it in \.env"),
         endpoint.opened(road(), respond),
     ):
         pass
@@ -60,7 +60,7 @@ def test_a_missing_key_is_one_clear_line() -> None:
 )
 def test_a_wrong_number_names_its_variable(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(Refusal, match=f"^{name}={value}: a number from "):
+    with pytest.raises(UserError, match=f"^{name}={value}: a number from "):
         road()
 
 

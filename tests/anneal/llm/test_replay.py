@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from anneal import files
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.llm import client, replay, request
 from anneal.llm.offline_server import Reply
 
@@ -58,13 +58,13 @@ def test_rows_inside_rows_and_failures(toy: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_what_was_never_asked_is_refused(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANNEAL_REPLAY", "kept.jsonl")
-    with pytest.raises(Refusal, match=r"ANNEAL_REPLAY: kept\.jsonl: No such file.*; name a file or folder"):
+    with pytest.raises(UserError, match=r"ANNEAL_REPLAY: kept\.jsonl: No such file.*; name a file or folder"):
         client.ask([row("a").call], CHAT, "judge", never)
     Path("kept.jsonl").write_text('{"request": "x", "reply": "1", "outcome": "ok"}\n', "utf-8")
-    with pytest.raises(Refusal, match=r"1 of 1 requests have no stored reply, the first is that of a; run without"):
+    with pytest.raises(UserError, match=r"1 of 1 requests have no stored reply, the first is that of a; run without"):
         client.ask([row("a").call], CHAT, "judge", never)
     Path("kept.jsonl").write_text("{\n", "utf-8")
-    with pytest.raises(Refusal, match=r"kept\.jsonl:1: not JSON"):
+    with pytest.raises(UserError, match=r"kept\.jsonl:1: not JSON"):
         client.ask([row("a").call], CHAT, "judge", never)
 
 

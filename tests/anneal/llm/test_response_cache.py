@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.llm.response import Kind
-from anneal.llm.response_cache import Entry, Ledger
+from anneal.llm.response_cache import Entry, ResponseCache
 
 
 def entry(key: str, kind: Kind = "", body: str = "{}") -> Entry:
@@ -25,7 +25,7 @@ def test_put_returns_when_another_process_can_read_it(tmp_path: Path) -> None:
     path = tmp_path / "l.sqlite"
 
     async def scene() -> None:
-        ledger = Ledger(path)
+        ledger = ResponseCache(path)
         for number in range(3):
             await ledger.put(entry(str(number)))
             assert len(stored(path, "answers")) == number + 1
@@ -38,13 +38,13 @@ def test_both_tables_are_found_again(tmp_path: Path) -> None:
     path = tmp_path / "l.sqlite"
 
     async def fill() -> None:
-        ledger = Ledger(path)
+        ledger = ResponseCache(path)
         await asyncio.gather(*(ledger.put(entry(f"a{n}", body=f"回答{n}")) for n in range(1200)))
         await asyncio.gather(*(ledger.put(entry(f"r{n}", "length")) for n in range(3)))
         ledger.close()
 
     asyncio.run(fill())
-    ledger = Ledger(path)
+    ledger = ResponseCache(path)
     found = ledger.find([*(f"a{n}" for n in range(1200)), "r0", "nobody"])
     assert len(found) == 1201
     assert found["a7"] == entry("a7", body="回答7")
@@ -55,7 +55,7 @@ def test_both_tables_are_found_again(tmp_path: Path) -> None:
 
 def test_an_answer_counts_more_than_a_refused_reply(tmp_path: Path) -> None:
     async def scene() -> None:
-        ledger = Ledger(tmp_path / "l.sqlite")
+        ledger = ResponseCache(tmp_path / "l.sqlite")
         await ledger.put(entry("k"))
         await ledger.put(entry("k", "check"))
         assert ledger.find(["k"])["k"].kind == ""
@@ -66,11 +66,13 @@ def test_an_answer_counts_more_than_a_refused_reply(tmp_path: Path) -> None:
 
 def test_replies_that_arrive_together_share_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     groups: list[int] = []
-    write = Ledger._write
-    monkeypatch.setattr(Ledger, "_write", lambda self, entries: (groups.append(len(entries)), write(self, entries))[1])
+    write = ResponseCache._write
+    monkeypatch.setattr(
+        ResponseCache, "_write", lambda self, entries: (groups.append(len(entries)), write(self, entries))[1]
+    )
 
     async def scene() -> None:
-        ledger = Ledger(tmp_path / "l.sqlite")
+        ledger = ResponseCache(tmp_path / "l.sqlite")
         await asyncio.gather(*(ledger.put(entry(str(n))) for n in range(100)))
         ledger.close()
 
@@ -81,7 +83,7 @@ def test_replies_that_arrive_together_share_a_commit(tmp_path: Path, monkeypatch
 
 def test_one_cancelled_wait_cancels_nobody_else(tmp_path: Path) -> None:
     async def scene() -> None:
-        ledger = Ledger(tmp_path / "l.sqlite")
+        ledger = ResponseCache(tmp_path / "l.sqlite")
         puts = [asyncio.create_task(ledger.put(entry(str(n)))) for n in range(5)]
         await asyncio.sleep(0)
         puts[0].cancel()
@@ -95,7 +97,7 @@ def test_one_cancelled_wait_cancels_nobody_else(tmp_path: Path) -> None:
 
 def test_the_disk_is_waited_for(tmp_path: Path) -> None:
     """NORMAL would lose the last answers in a power cut, and they would be paid for twice."""
-    ledger = Ledger(tmp_path / "l.sqlite")
+    ledger = ResponseCache(tmp_path / "l.sqlite")
     assert ledger._db.execute("PRAGMA synchronous").fetchone() == (2,)
     assert ledger._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     ledger.close()
@@ -104,22 +106,22 @@ def test_the_disk_is_waited_for(tmp_path: Path) -> None:
 def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "l.sqlite"
     path.write_bytes(b"this is no database, and never was one" * 100)
-    with pytest.raises(Refusal, match=r"l\.sqlite: file is not a database; make room"):
-        Ledger(path)
+    with pytest.raises(UserError, match=r"l\.sqlite: file is not a database; make room"):
+        ResponseCache(path)
 
 
 def test_a_commit_that_fails_reaches_everyone_who_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_self: Ledger, _entries: list[Entry]) -> None:
+    def full(_self: ResponseCache, _entries: list[Entry]) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(Ledger, "_write", full)
+    monkeypatch.setattr(ResponseCache, "_write", full)
 
     async def scene() -> list[object]:
-        ledger = Ledger(tmp_path / "l.sqlite")
+        ledger = ResponseCache(tmp_path / "l.sqlite")
         puts = await asyncio.gather(*(ledger.put(entry(str(n))) for n in range(4)), return_exceptions=True)
         ledger.close()
         return list(puts)
 
     failed = asyncio.run(scene())
     assert len(failed) == 4
-    assert all(isinstance(err, Refusal) and "disk is full" in str(err) for err in failed)
+    assert all(isinstance(err, UserError) and "disk is full" in str(err) for err in failed)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.models import loading
 from tests import micro
 
@@ -52,7 +52,7 @@ def test_a_tokenizer_that_is_silently_replaced_is_refused_with_the_text(base: Pa
         tokenizer_object=inner, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=micro.TEMPLATE
     )
     own.save_pretrained(base)
-    with pytest.raises(Refusal, match=r"base: Qwen2Tokenizer loses text: '.+' comes back as '"):
+    with pytest.raises(UserError, match=r"base: Qwen2Tokenizer loses text: '.+' comes back as '"):
         loading.tokenizer(base)
 
 
@@ -66,7 +66,7 @@ def _edit(base: Path, change: Any) -> None:
 def test_a_normaliser_that_rewrites_punctuation_is_refused(tmp_path: Path) -> None:
     base = micro.base(tmp_path, "llama")
     _edit(base, lambda v: v.update(normalizer={"type": "NFKC"}))
-    with pytest.raises(Refusal, match=r"'，。！？.*' comes back as ',"):
+    with pytest.raises(UserError, match=r"'，。！？.*' comes back as ',"):
         loading.tokenizer(base)
 
 
@@ -79,7 +79,7 @@ def test_a_byte_that_is_declared_special_is_refused(tmp_path: Path) -> None:
         value["added_tokens"].append(token | flags)
 
     _edit(base, change)
-    with pytest.raises(Refusal, match="comes back as"):
+    with pytest.raises(UserError, match="comes back as"):
         loading.tokenizer(base)
 
 
@@ -106,16 +106,16 @@ def test_an_added_token_that_does_not_come_back_is_refused(shared: Path) -> None
 
 def test_a_folder_without_a_chat_template_is_refused_by_file(base: Path) -> None:
     (base / "chat_template.jinja").unlink()
-    with pytest.raises(Refusal, match=r"base/chat_template.jinja: missing; add"):
+    with pytest.raises(UserError, match=r"base/chat_template.jinja: missing; add"):
         loading.tokenizer(base)
 
 
 def test_a_missing_folder_and_a_missing_tokenizer_are_refused(tmp_path: Path, base: Path) -> None:
-    with pytest.raises(Refusal, match="nowhere: no such folder"):
+    with pytest.raises(UserError, match="nowhere: no such folder"):
         loading.tokenizer(tmp_path / "nowhere")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (base / name).unlink()
-    with pytest.raises(Refusal, match="base: "):
+    with pytest.raises(UserError, match="base: "):
         loading.tokenizer(base)
 
 
@@ -135,11 +135,11 @@ def test_broken_cut_and_absent_weights_are_refused_in_one_line(base: Path) -> No
     whole = weights.read_bytes()
     for broken in (whole[: len(whole) // 2], b"\xff" * 64, b""):
         weights.write_bytes(broken)
-        with pytest.raises(Refusal, match=r"base: the model could not be loaded: .+; make it again") as caught:
+        with pytest.raises(UserError, match=r"base: the model could not be loaded: .+; make it again") as caught:
             loading.load(base)
         assert "\n" not in str(caught.value)
     weights.unlink()
-    with pytest.raises(Refusal, match="could not be loaded"):
+    with pytest.raises(UserError, match="could not be loaded"):
         loading.load(base)
 
 
@@ -148,7 +148,7 @@ def test_pickled_weights_are_not_read(base: Path) -> None:
 
     torch.save(micro.model().state_dict(), base / "pytorch_model.bin")
     (base / "model.safetensors").unlink()
-    with pytest.raises(Refusal, match="could not be loaded"):
+    with pytest.raises(UserError, match="could not be loaded"):
         loading.load(base)
 
 
@@ -158,7 +158,7 @@ def test_a_weight_that_is_missing_is_not_made_up(base: Path) -> None:
     weights = load_file(base / "model.safetensors")
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, base / "model.safetensors", {"format": "pt"})
-    with pytest.raises(Refusal, match=r"1 weights are missing, the first is model.layers.1.mlp.up_proj.weight"):
+    with pytest.raises(UserError, match=r"1 weights are missing, the first is model.layers.1.mlp.up_proj.weight"):
         loading.load(base)
 
 
@@ -167,13 +167,13 @@ def test_a_named_model_is_found_by_name_and_revision(base: Path, monkeypatch: py
     assert loading.pinned(base) == ("someone/something", "0123abc")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(
-        Refusal, match=r"someone/something@0123abc: the model could not be loaded: .*check name, network"
+        UserError, match=r"someone/something@0123abc: the model could not be loaded: .*check name, network"
     ):
         loading.load(base)
     # The tokenizer is kept in the folder and needs no network.
     assert len(loading.tokenizer(base)) == 300
     (base / "base.json").write_text('{"name": "x"}')
-    with pytest.raises(Refusal, match=r"base\.json: expected"):
+    with pytest.raises(UserError, match=r"base\.json: expected"):
         loading.pinned(base)
 
 
@@ -188,7 +188,7 @@ def test_device_follows_the_environment_and_refuses_what_is_not_there(monkeypatc
     wrong = ("gpu", "cuda:99", "cuda:x", "cpu:1", "mps:7")
     for name in wrong:
         monkeypatch.setenv("ANNEAL_DEVICE", name)
-        with pytest.raises(Refusal, match=f"ANNEAL_DEVICE: {name} is not on this machine"):
+        with pytest.raises(UserError, match=f"ANNEAL_DEVICE: {name} is not on this machine"):
             loading.device()
     monkeypatch.setenv("ANNEAL_DEVICE", "")
     assert loading.device().split(":")[0] in {"cpu", "cuda", "mps"}
@@ -204,12 +204,12 @@ def test_dtype_is_exact_on_the_cpu_and_short_on_the_card(monkeypatch: pytest.Mon
     for able, expected in ((True, torch.bfloat16), (False, torch.float16)):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda able=able, **_: able)
         assert loading.dtype() is expected
-    with pytest.raises(Refusal, match="dtype: one of auto, float32"):
+    with pytest.raises(UserError, match="dtype: one of auto, float32"):
         loading.dtype("int4")
 
 
 def test_an_unknown_quantisation_is_refused(shared: Path) -> None:
-    with pytest.raises(Refusal, match="quantize: nf4 or empty, got 'q4'"):
+    with pytest.raises(UserError, match="quantize: nf4 or empty, got 'q4'"):
         loading.load(shared, quantize="q4")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.models.lora_merge import Adapter
 
 
@@ -70,5 +70,5 @@ def test_the_rank_is_read_off_and_alpha_goes_by_pattern(tmp_path: Path) -> None:
 def test_a_module_in_unknown_parts_is_refused(tmp_path: Path) -> None:
     tensors = pair("layer")
     del tensors["layer.lora_B.weight"]
-    with pytest.raises(Refusal, match=r"layer holds lora_A.weight, which cannot be merged"):
+    with pytest.raises(UserError, match=r"layer holds lora_A.weight, which cannot be merged"):
         saved(tmp_path, tensors).shapes()

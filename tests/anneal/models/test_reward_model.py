@@ -11,7 +11,7 @@ import pytest
 from anneal import files
 from anneal.dataset import chat_template
 from anneal.dataset.chat_template import Unmaskable
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.models import loading, reward_model
 from tests import micro
 
@@ -152,7 +152,7 @@ def test_units_are_those_of_both_sides_of_the_validation_pairs() -> None:
 
 
 def test_there_may_be_none(base: Path) -> None:
-    with pytest.raises(Refusal, match=r"models/reward/reward.json: no such file; `dvc repro` makes it"):
+    with pytest.raises(UserError, match=r"models/reward/reward.json: no such file; `dvc repro` makes it"):
         reward_model.load()
     files.write_json("models/reward/reward.json", {"made": False})
     assert reward_model.load() is None
@@ -165,9 +165,9 @@ def test_a_base_that_is_not_whole_is_refused(base: Path) -> None:
     tensors = load_file(path)
     del tensors["model.norm.weight"]
     save_file(tensors, path, {"format": "pt"})
-    with pytest.raises(Refusal, match=r"models/base: as a reward model .*model.norm.weight; set reward.epochs to 0"):
+    with pytest.raises(UserError, match=r"models/base: as a reward model .*model.norm.weight; set reward.epochs to 0"):
         reward_model.untrained("float32")
     path.write_bytes(b"no")
-    with pytest.raises(Refusal, match="models/base: no reward model could be made of it: ") as err:
+    with pytest.raises(UserError, match="models/base: no reward model could be made of it: ") as err:
         reward_model.untrained("float32")
     assert "\n" not in str(err.value)

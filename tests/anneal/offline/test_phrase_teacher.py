@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from anneal import files, prompts
 from anneal.checks import facts
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.llm.offline_server import Respond
 from anneal.offline.phrase_teacher import load, teacher
 
@@ -323,5 +323,5 @@ def test_changes_are_made_in_one_pass(sound: Respond) -> None:
 def test_a_broken_bank_is_refused(tmp_path: Path, name: str, content: str, message: str) -> None:
     shutil.copytree(BANK, tmp_path / "offline")
     (tmp_path / "offline" / name).write_text(content, "utf-8")
-    with pytest.raises(Refusal, match=message):
+    with pytest.raises(UserError, match=message):
         teacher(tmp_path / "offline")

@@ -24,8 +24,8 @@ def step(**changes: Any) -> rewrite.Step:
 
 
 def changed(seed: int, **changes: Any) -> str:
-    dice = random.Random(seed)
-    return rewrite.rephrased(TEXT, FACTS, step(**changes), lambda option: option, dice)
+    rng = random.Random(seed)
+    return rewrite.rephrased(TEXT, FACTS, step(**changes), lambda option: option, rng)
 
 
 def test_what_is_forgotten_is_nowhere_and_the_rest_stands() -> None:

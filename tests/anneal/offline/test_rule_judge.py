@@ -146,11 +146,11 @@ def test_over_http_it_says_the_same_and_refuses_a_prompt_without_rules() -> None
 
 def worse(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """The same record answered badly, one defect each."""
-    text, facts, dice = goldens.text(row), row["facts"], random.Random(row["id"])
+    text, facts, rng = goldens.text(row), row["facts"], random.Random(row["id"])
     own = [part["name"] for part in facts["ingredients"]]
-    outsider = dice.choice([w for w in goldens.KNOWN["ingredients"] if w not in own and w not in facts["name"]])
-    yield "wrong type", goldens.written(facts, dice.choice([kind for kind in goldens.TYPES if kind != row["type"]]))
-    other = dice.choice([r for r in OTHERS.values() if r["type"] == row["type"]])
+    outsider = rng.choice([w for w in goldens.KNOWN["ingredients"] if w not in own and w not in facts["name"]])
+    yield "wrong type", goldens.written(facts, rng.choice([kind for kind in goldens.TYPES if kind != row["type"]]))
+    other = rng.choice([r for r in OTHERS.values() if r["type"] == row["type"]])
     yield "wrong product", goldens.text(other)
     yield "other name", text + f"也可以看看{other['facts']['name']}。"
     bare = text.replace(facts["name"], "\0")
@@ -159,9 +159,9 @@ def worse(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "number", text + "其中主要成分高达37%。"
     yield "truncated", text[: int(len(text) * 0.6)]
     yield "empty", ""
-    yield "overlong", text + goldens.text(other) + goldens.written(facts, dice.choice(sorted(goldens.TYPES)), 9)
+    yield "overlong", text + goldens.text(other) + goldens.written(facts, rng.choice(sorted(goldens.TYPES)), 9)
     yield "looped", text + text[-12:] * 6
-    yield "banned", text + dice.choice(["堪称护肤神器。", "效果逆天。", "家人们放心。"])
+    yield "banned", text + rng.choice(["堪称护肤神器。", "效果逆天。", "家人们放心。"])
     yield "weak", goldens.written(facts, row["type"], stage="reject/weak", text=text)
     yield "exaggerated", goldens.written(facts, row["type"], stage="reject/exaggerated", text=text)
 

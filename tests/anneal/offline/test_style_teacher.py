@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.llm import client
 from anneal.llm.offline_server import Respond
 from anneal.offline import style_teacher
@@ -70,8 +70,8 @@ def test_a_summary_takes_a_clause_of_each_paragraph_from_its_most_central_senten
 
 
 def test_a_summary_is_bounded_and_never_empty() -> None:
-    dice = random.Random(1)
-    many = "\n\n".join("".join(chr(dice.randint(0x4E00, 0x9000)) for _ in range(30)) + "。" for _ in range(100))
+    rng = random.Random(1)
+    many = "\n\n".join("".join(chr(rng.randint(0x4E00, 0x9000)) for _ in range(30)) + "。" for _ in range(100))
     lines = style_teacher.summary(many, BANK).split("\n")
     assert 6 <= len(lines) <= 12
     assert style_teacher.summary("短。", BANK) == "短。"
@@ -105,7 +105,7 @@ def test_the_bank_is_needed_only_by_who_asks(tmp_path: Path) -> None:
 )
 def test_a_bad_bank_is_one_clear_line(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "plain.json").write_text(text)
-    with pytest.raises(Refusal, match=words) as caught:
+    with pytest.raises(UserError, match=words) as caught:
         style_teacher.respond(tmp_path)
     assert "\n" not in str(caught.value)
 

@@ -33,10 +33,10 @@ def test_no_pairs_have_no_figures() -> None:
 
 def drawn(scale: float, count: int = 20000) -> list[float]:
     """Margins of pairs whose order is right as often as sigmoid(|margin|) says, then multiplied."""
-    dice, found = random.Random(5), []
+    rng, found = random.Random(5), []
     for _ in range(count):
-        margin = abs(dice.gauss(0, 1.5))
-        found.append(scale * (margin if dice.random() < 1 / (1 + math.exp(-margin)) else -margin))
+        margin = abs(rng.gauss(0, 1.5))
+        found.append(scale * (margin if rng.random() < 1 / (1 + math.exp(-margin)) else -margin))
     return found
 
 
@@ -70,11 +70,11 @@ def test_length_is_told_within_a_type() -> None:
     """Long types score high and, in each type, the longer text scores low: over all texts the sign is the other one."""
     from scipy.stats import spearmanr
 
-    dice, rows = random.Random(1), []
+    rng, rows = random.Random(1), []
     for item in range(30):
         for kind, base in (("long", 400), ("short", 20)):
-            length = base + dice.randrange(100)
-            rows.append((base / 10 - length / 50 + dice.gauss(0, 0.3), length, kind, f"p{item}"))
+            length = base + rng.randrange(100)
+            rows.append((base / 10 - length / 50 + rng.gauss(0, 0.3), length, kind, f"p{item}"))
     values, lengths, kinds, items = (list(column) for column in zip(*rows, strict=True))
     found = calibration.within(values, lengths, kinds, items, 7)
     each = [

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from scipy.stats import spearmanr
 
-from anneal.files import Record
 from anneal.preference import reward_spread
+from anneal.records import Record
 
 LIMITS = reward_spread.Limits(max_zero_spread=0.5, max_length_rho=0.8)
 

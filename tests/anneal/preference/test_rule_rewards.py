@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from anneal import files
 from anneal.checks import density, facts, text_checks
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.params import pick
 from anneal.preference import rule_rewards
 from anneal.report.preference_learning import rewards
@@ -34,22 +33,22 @@ FACTS = {"name": "Soft Soap", "parts": [{"name": "lime"}, {"name": "salt"}, {"na
 CALL: dict[str, Any] = {"types": ["ad_*"], "pattern": "click here"}
 
 
-def world(**changes: Any) -> text_checks.World:
+def context(**changes: Any) -> text_checks.Context:
     known = {"parts": ["lime", "salt", "oak", "lead"], "uses": ["washing", "shaving"]}
     likely = changes.pop("density", None)
-    return text_checks.World(facts.Rules.model_validate(RULES | changes), known, density=likely)
+    return text_checks.Context(facts.Rules.model_validate(RULES | changes), known, density=likely)
 
 
 def section(*names: str, **weights: float) -> rule_rewards.Rewards:
     return rule_rewards.Rewards.model_validate({"weights": dict.fromkeys(names, 1.0) | weights, "call_to_action": CALL})
 
 
-def record(kind: str = "note", **changes: Any) -> files.Record:
+def record(kind: str = "note", **changes: Any) -> dict[str, Any]:
     return {"id": "a", "type": kind, "facts": FACTS | changes}
 
 
 def given(name: str, text: str, kind: str = "note", stopped: bool = True, **changes: Any) -> float:
-    (row,) = rule_rewards.score([record(kind, **changes)], [text], [stopped], section(name), world())
+    (row,) = rule_rewards.score([record(kind, **changes)], [text], [stopped], section(name), context())
     assert list(row) == [name]
     return row[name]
 
@@ -116,7 +115,7 @@ def test_a_text_is_in_the_distribution_from_the_threshold_on() -> None:
         "percentile": 0.0,
         "fit_on": "",
     }
-    likely = world(density=density.Model.model_validate(mixture))
+    likely = context(density=density.Model.model_validate(mixture))
     # -0.92 - d^2 / 2 is above -3 up to two characters away.
     texts = ["x" * n for n in (8, 10, 12, 13)]
     found = rule_rewards.score([record()] * 4, texts, [True] * 4, section("in_distribution"), likely)
@@ -125,7 +124,7 @@ def test_a_text_is_in_the_distribution_from_the_threshold_on() -> None:
 
 def test_the_score_of_the_reward_model_is_squashed() -> None:
     scores = [-1e9, -1.0, 0.0, 1.0, 1e9]
-    found = rule_rewards.score([record()] * 5, [""] * 5, [True] * 5, section("model"), world(), scores)
+    found = rule_rewards.score([record()] * 5, [""] * 5, [True] * 5, section("model"), context(), scores)
     assert [row["model"] for row in found] == pytest.approx([0, 0.268941, 0.5, 0.731059, 1], abs=1e-6)
 
 
@@ -135,7 +134,7 @@ def test_a_better_text_never_gets_less() -> None:
     every = section(*(name for name in rule_rewards.NAMES if name not in ("json", "in_distribution", "model")))
     length = RULES["types"]["note"] | {"length": [20, 60]}
     rows = rule_rewards.score(
-        [record()] * 6, [good, *worse], [True] * 6, every, world(types=RULES["types"] | {"note": length})
+        [record()] * 6, [good, *worse], [True] * 6, every, context(types=RULES["types"] | {"note": length})
     )
     best, *others = [rule_rewards.total(row, every) for row in rows]
     assert best == 1
@@ -145,7 +144,7 @@ def test_a_better_text_never_gets_less() -> None:
 
 def test_the_total_is_the_weighted_mean_of_what_is_on() -> None:
     weighted = section(stop=3.0, name=1.0, banned=0.0)
-    (row,) = rule_rewards.score([record()], ["none"], [True], weighted, world())
+    (row,) = rule_rewards.score([record()], ["none"], [True], weighted, context())
     assert row == {"name": 0.0, "stop": 1.0}
     assert rule_rewards.total(row, weighted) == 0.75
 
@@ -187,14 +186,14 @@ def test_a_weight_on_what_is_not_there_is_refused(
     name: str, changes: dict[str, Any], call: dict[str, Any], needs: str
 ) -> None:
     wanted = rule_rewards.Rewards.model_validate({"weights": {name: 0.5}, "call_to_action": call})
-    with pytest.raises(Refusal, match=rf"params.yaml: rewards.weights.{name}: 0.5 needs .*{needs}"):
-        rule_rewards.score([], [], [], wanted, world(**changes))
+    with pytest.raises(UserError, match=rf"params.yaml: rewards.weights.{name}: 0.5 needs .*{needs}"):
+        rule_rewards.score([], [], [], wanted, context(**changes))
 
 
 def test_no_weight_at_all_and_a_type_without_a_contract_are_refused() -> None:
-    with pytest.raises(Refusal, match=r"params.yaml: rewards.weights: all are 0"):
-        rule_rewards.score([], [], [], section(stop=0.0), world())
-    with pytest.raises(Refusal, match=r"rules.types: no contract for 'song'"):
+    with pytest.raises(UserError, match=r"params.yaml: rewards.weights: all are 0"):
+        rule_rewards.score([], [], [], section(stop=0.0), context())
+    with pytest.raises(UserError, match=r"rules.types: no contract for 'song'"):
         given("length", "la", "song")
 
 
@@ -212,5 +211,5 @@ def test_bad_weights_are_refused_with_their_place(toy: Path, weights: str, messa
     stage.__annotations__["rewards"] = rule_rewards.Rewards
     call = json.dumps(CALL)
     Path("params.yaml").write_text(f"rewards:\n  weights: {weights}\n  call_to_action: {call}\n")
-    with pytest.raises(Refusal, match=message):
+    with pytest.raises(UserError, match=message):
         pick(stage)

@@ -19,13 +19,13 @@ Write = Callable[[random.Random], str]
 
 def noise(low: int, high: int) -> Write:
     """Texts of random characters, so that nothing but what a test plants tells two of them apart."""
-    return lambda dice: "".join(chr(0x4E00 + dice.randrange(200)) for _ in range(dice.randint(low, high)))
+    return lambda rng: "".join(chr(0x4E00 + rng.randrange(200)) for _ in range(rng.randint(low, high)))
 
 
 def pairs(chosen: Write, rejected: Write, items: int = 30, each: int = 2, seed: int = 0) -> list[Pair]:
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     return [
-        Pair(f"i{i:02d}/{k}", f"i{i:02d}", "weak", "train", f"p{i}", chosen(dice), rejected(dice))
+        Pair(f"i{i:02d}/{k}", f"i{i:02d}", "weak", "train", f"p{i}", chosen(rng), rejected(rng))
         for i in range(items)
         for k in range(each)
     ]
@@ -40,7 +40,7 @@ def test_texts_that_nothing_tells_apart_are_near_a_half() -> None:
 
 
 def test_one_character_gives_all_away_and_is_named() -> None:
-    marked = pairs(noise(40, 60), lambda dice: noise(20, 29)(dice) + "！" + noise(20, 29)(dice))
+    marked = pairs(noise(40, 60), lambda rng: noise(20, 29)(rng) + "！" + noise(20, 29)(rng))
     found = shortcuts.ngrams(marked, 3, 5, 3, 42)
     assert found["auc"] > 0.99
     assert found["top"][0] == {"ngram": "！", "side": "rejected", "chosen": 0, "rejected": 60}
@@ -74,7 +74,7 @@ def test_words_of_one_item_are_no_shortcut_to_another() -> None:
 
 def test_out_of_fold_scores_by_hand() -> None:
     """The same figure with a vocabulary, weights, folds and a ranking that are written out here."""
-    leaning = pairs(lambda dice: noise(20, 30)(dice) + ("一二" if dice.random() < 0.6 else ""), noise(20, 30), each=3)
+    leaning = pairs(lambda rng: noise(20, 30)(rng) + ("一二" if rng.random() < 0.6 else ""), noise(20, 30), each=3)
     n, items, folds, seed = len(leaning), [p.item for p in leaning], 4, 7
     texts = [p.chosen for p in leaning] + [p.rejected for p in leaning]
     grams = [{t[i : i + k] for k in (1, 2) for i in range(len(t) - k + 1)} for t in texts]
@@ -94,15 +94,15 @@ def test_out_of_fold_scores_by_hand() -> None:
 
 
 def test_auc_and_its_interval_against_a_bootstrap_of_items() -> None:
-    dice = np.random.default_rng(3)
+    rng = np.random.default_rng(3)
     items = [f"i{i}" for i in range(60) for _ in range(4)]
-    shared = np.repeat(dice.normal(size=60), 4)
-    up, down = np.round(shared + dice.normal(0.4, 1, 240), 1), np.round(dice.normal(size=240), 1)
+    shared = np.repeat(rng.normal(size=60), 4)
+    up, down = np.round(shared + rng.normal(0.4, 1, 240), 1), np.round(rng.normal(size=240), 1)
     found = shortcuts.auc(up, down, items)
     assert found["auc"] == pytest.approx(roc_auc_score([1] * 240 + [0] * 240, [*up, *down]))
     draws = []
     for _ in range(400):
-        rows = (dice.integers(0, 60, 60)[:, None] * 4 + np.arange(4)).ravel()
+        rows = (rng.integers(0, 60, 60)[:, None] * 4 + np.arange(4)).ravel()
         draws.append(roc_auc_score([1] * 240 + [0] * 240, [*up[rows], *down[rows]]))
     half = (found["high"] - found["low"]) / 2
     assert half == pytest.approx(2.0 * np.std(draws), rel=0.2)
@@ -128,13 +128,13 @@ def test_both_sides_of_a_pair_give_as_many_places() -> None:
 
 
 def test_a_word_is_told_once_and_whole() -> None:
-    shouting = pairs(noise(30, 40), lambda dice: noise(15, 20)(dice) + "神奇" + noise(15, 20)(dice))
+    shouting = pairs(noise(30, 40), lambda rng: noise(15, 20)(rng) + "神奇" + noise(15, 20)(rng))
     top = shortcuts.giveaways(shouting, 2, 6)
     assert top[0] == {"ngram": "神奇", "side": "rejected", "chosen": 0, "rejected": 60}
     assert not [g for g in top[1:] if "神" in g["ngram"] or "奇" in g["ngram"]]
     assert all(len(g["ngram"]) <= 2 for g in top)
     # Of a longer phrase one n-gram stands for all that are in the same texts.
-    phrase = pairs(noise(30, 40), lambda dice: noise(15, 20)(dice) + "神奇宝物" + noise(15, 20)(dice))
+    phrase = pairs(noise(30, 40), lambda rng: noise(15, 20)(rng) + "神奇宝物" + noise(15, 20)(rng))
     told = [g["ngram"] for g in shortcuts.giveaways(phrase, 2, 6)]
     assert len([gram for gram in told if set(gram) & set("神奇宝物")]) == 1
     assert len(shortcuts.giveaways(shouting, 2, 1)) == 1

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.history.revision import Snapshot
 from anneal.report import gate
 from tests.finished import PARAMS, metrics, sound
@@ -91,7 +91,7 @@ def test_a_score_that_does_not_count_closes_it(edits: dict[str, Any], why: str) 
 
 @pytest.mark.parametrize("raw", ["x", "nan", "inf", "0.5", "5.1", "-1", "4,2"])
 def test_a_bad_limit_is_refused_in_one_line(raw: str) -> None:
-    with pytest.raises(Refusal, match=r"^MIN_SCORE=.*: a number from 1 to 5; correct it or leave it out$"):
+    with pytest.raises(UserError, match=r"^MIN_SCORE=.*: a number from 1 to 5; correct it or leave it out$"):
         gate.limit("MIN_SCORE", raw, 1, 5)
 
 

@@ -145,8 +145,8 @@ def test_failed_judgements_that_could_turn_the_sign_leave_it_undecided() -> None
 def test_a_judge_that_its_card_shows_blind_gives_no_score() -> None:
     share = {"n": 40, "mean": 0.9}
     longest = card(defects={"looped": {"lower": {"n": 40, "mean": 0.0}, "higher": {"n": 40, "mean": 1.0}}})
-    dice = card(defects={"null": {"lower": {**share, "mean": 0.6}, "higher": {**share, "mean": 0.4}}})
-    for name, found in (("looped", longest), ("null", dice)):
+    rng = card(defects={"null": {"lower": {**share, "mean": 0.6}, "higher": {**share, "mean": 0.4}}})
+    for name, found in (("looped", longest), ("null", rng)):
         said = headline.lines(sound(card=found))
         assert len(said) == 1, "nor a win rate"
         assert said[0].endswith(f"; by its judge card this judge does not find {name}")

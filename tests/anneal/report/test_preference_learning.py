@@ -91,9 +91,9 @@ def test_always_shorter_gives_a_side_away_too() -> None:
 
 def test_the_audit_of_real_pairs_fits_the_page() -> None:
     audit = pytest.importorskip("stages.audit")
-    dice = random.Random(0)
+    rng = random.Random(0)
     made = [
-        Pair(f"{i}", f"i{i}", "weak", "train", "[]", "good " * dice.randint(1, 4), "bad " * dice.randint(1, 4))
+        Pair(f"{i}", f"i{i}", "weak", "train", "[]", "good " * rng.randint(1, 4), "bad " * rng.randint(1, 4))
         for i in range(12)
     ]
     found = audit.measure(made, audit.Audit(max_shortcut_auc=0.9, ngram=2, folds=2, top=3), 0)
@@ -166,7 +166,7 @@ def test_what_it_changed_comes_first(toy: Path) -> None:
         "Samples before training",
         "Training by dpo",
     ]
-    assert preference_learning.section(sound(aligned=True)) in page
+    assert preference_learning.effects(sound(aligned=True)) in page
 
 
 @pytest.mark.parametrize("name", sorted(learnt()))

@@ -23,33 +23,33 @@ def document(text: str, name: str = "essay") -> markdown.Document:
         return markdown.read(Path(folder) / f"{name}.md", f"{name}.md", {"author": "A"}, "drop")
 
 
-def paragraph(dice: random.Random, chinese: bool, size: int) -> str:
+def paragraph(rng: random.Random, chinese: bool, size: int) -> str:
     said, count = "", 0
     while count < size:
-        long = dice.randint(4, 40)
+        long = rng.randint(4, 40)
         if chinese:
             said += (
-                "".join(chr(dice.randint(0x4E00, 0x9000)) for _ in range(long))
-                + dice.choice("。！？")
-                + dice.choice(["", "”"])
+                "".join(chr(rng.randint(0x4E00, 0x9000)) for _ in range(long))
+                + rng.choice("。！？")
+                + rng.choice(["", "”"])
             )
         else:
-            said += " ".join("word" + str(dice.randint(0, 99)) for _ in range(long)) + ". "
+            said += " ".join("word" + str(rng.randint(0, 99)) for _ in range(long)) + ". "
         count += long
     return said.strip()
 
 
 def long_text(seed: int) -> str:
     """Sections of any size, short and huge paragraphs, lists, code and tables in between."""
-    dice, parts = random.Random(seed), ["# Title"]
+    rng, parts = random.Random(seed), ["# Title"]
     for section in range(14):
-        parts.append(f"{'#' * dice.randint(1, 3)} Section {section}")
-        for _ in range(dice.randint(1, 6)):
-            chinese = dice.random() < 0.6
-            parts.append(paragraph(dice, chinese, int(dice.choice([20, 80, 150, 300, 1200]) * dice.uniform(0.5, 1.5))))
-            if dice.random() < 0.2:
-                parts.append("\n".join(f"- {paragraph(dice, chinese, 10)}" for _ in range(dice.randint(2, 30))))
-            if dice.random() < 0.1:
+        parts.append(f"{'#' * rng.randint(1, 3)} Section {section}")
+        for _ in range(rng.randint(1, 6)):
+            chinese = rng.random() < 0.6
+            parts.append(paragraph(rng, chinese, int(rng.choice([20, 80, 150, 300, 1200]) * rng.uniform(0.5, 1.5))))
+            if rng.random() < 0.2:
+                parts.append("\n".join(f"- {paragraph(rng, chinese, 10)}" for _ in range(rng.randint(2, 30))))
+            if rng.random() < 0.1:
                 parts.append("```\ncode = 1\n\nmore = 2\n```")
     return "\n\n".join(parts) + "\n"
 
@@ -160,11 +160,11 @@ def test_one_endless_sentence_is_cut_at_clauses_and_one_without_any_anywhere() -
 
 
 def test_sections_of_a_fair_size_are_not_mixed_and_small_ones_join() -> None:
-    dice = random.Random(2)
-    text = "\n\n".join(f"## S{n}\n\n{paragraph(dice, True, 155)}\n\n{paragraph(dice, True, 155)}" for n in range(4))
+    rng = random.Random(2)
+    text = "\n\n".join(f"## S{n}\n\n{paragraph(rng, True, 155)}\n\n{paragraph(rng, True, 155)}" for n in range(4))
     found = chunks.chunks(document(text), LEAST, MOST)
     assert [part.text[:5] for part in found] == [f"## S{n}" for n in range(4)]
-    tail = text + "\n\n## Tail\n\n" + paragraph(dice, True, 60)
+    tail = text + "\n\n## Tail\n\n" + paragraph(rng, True, 60)
     assert [part.text.count("## ") for part in chunks.chunks(document(tail), LEAST, MOST)] == [1, 1, 1, 2]
 
 

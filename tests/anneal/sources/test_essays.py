@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.llm.request import Answer
 from anneal.sources import chunks, essays, markdown
 from anneal.sources.chunks import Chunk
@@ -22,10 +22,10 @@ def document(folder: Path, text: str, name: str = "deep-essay") -> markdown.Docu
 
 
 def long_text(seed: int) -> str:
-    dice, paragraphs = random.Random(seed), []
+    rng, paragraphs = random.Random(seed), []
     for _ in range(20):
-        sizes = [dice.randint(5, 30) for _ in range(6)]
-        paragraphs.append("".join("".join(chr(dice.randint(0x4E00, 0x9000)) for _ in range(n)) + "。" for n in sizes))
+        sizes = [rng.randint(5, 30) for _ in range(6)]
+        paragraphs.append("".join("".join(chr(rng.randint(0x4E00, 0x9000)) for _ in range(n)) + "。" for n in sizes))
     return "# Title\n\n" + "\n\n".join(paragraphs) + "\n\n```\ncode\n```\n"
 
 
@@ -80,7 +80,7 @@ def test_the_teacher_is_asked_for_what_is_not_given_and_fills_it(tmp_path: Path,
     ]
     assert filled[0]["facts"]["given"] == "plain"
     assert rows[0]["facts"]["given"] == "", "the records handed in are as they were"
-    with pytest.raises(Refusal, match="no such prompt file"):
+    with pytest.raises(UserError, match="no such prompt file"):
         essays.calls(rows, tmp_path / "none")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.sources import markdown
 
 FULL = """---
@@ -152,14 +152,14 @@ def test_ids_are_made_of_the_path_and_hold_no_slash(tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_is_one_clear_line(tmp_path: Path, files: dict[str, str], words: str) -> None:
-    with pytest.raises(Refusal, match=words) as caught:
+    with pytest.raises(UserError, match=words) as caught:
         markdown.documents(put(tmp_path, **files), "drop")
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_in_another_encoding_is_refused_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "a.md").write_bytes("first\n文章".encode("gbk"))
-    with pytest.raises(Refusal, match=r"a\.md:2: not UTF-8 at byte 6; save"):
+    with pytest.raises(UserError, match=r"a\.md:2: not UTF-8 at byte 6; save"):
         markdown.documents(tmp_path, "drop")
 
 

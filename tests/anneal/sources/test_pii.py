@@ -14,17 +14,17 @@ from anneal.sources import pii
 DATA = Path(__file__).resolve().parents[3] / "shared/data"
 
 
-def identity(dice: random.Random) -> str:
+def identity(rng: random.Random) -> str:
     """By the text of GB 11643: weights 7 9 10 5 8 4 2 1 6 3 7 9 10 5 8 4 2, the check by the remainder of 11."""
-    date = f"{dice.randint(1930, 2015)}{dice.randint(1, 12):02}{dice.randint(1, 28):02}"
-    body = f"{dice.choice(['110105', '440308', '620102'])}{date}{dice.randint(0, 999):03}"
+    date = f"{rng.randint(1930, 2015)}{rng.randint(1, 12):02}{rng.randint(1, 28):02}"
+    body = f"{rng.choice(['110105', '440308', '620102'])}{date}{rng.randint(0, 999):03}"
     weights = [7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2]
     return body + "10X98765432"[sum(int(d) * w for d, w in zip(body, weights, strict=True)) % 11]
 
 
-def card(dice: random.Random) -> str:
-    body = dice.choice(["622202", "436742", "51"]) + "".join(dice.choices(string.digits, k=13))
-    body = body[: dice.choice([15, 18])]
+def card(rng: random.Random) -> str:
+    body = rng.choice(["622202", "436742", "51"]) + "".join(rng.choices(string.digits, k=13))
+    body = body[: rng.choice([15, 18])]
     for last in string.digits:
         doubled = [int(d) * (2 - n % 2) for n, d in enumerate(reversed(body))]
         if (sum(d // 10 + d % 10 for d in doubled) + int(last)) % 10 == 0:
@@ -32,45 +32,45 @@ def card(dice: random.Random) -> str:
     raise AssertionError
 
 
-def drawn(dice: random.Random, pool: str, size: int) -> str:
-    return "".join(dice.choices(pool, k=size))
+def drawn(rng: random.Random, pool: str, size: int) -> str:
+    return "".join(rng.choices(pool, k=size))
 
 
 PLANTED = {
-    "id_card": lambda dice: f"身份证{identity(dice)}。",
-    "bank_card": lambda dice: dice.choice(["卡号{}，", "card {} ok"]).format(
-        (lambda n: n if dice.random() < 0.5 else re.sub(r"(\d{4})(?=\d)", r"\1 ", n))(card(dice))
+    "id_card": lambda rng: f"身份证{identity(rng)}。",
+    "bank_card": lambda rng: rng.choice(["卡号{}，", "card {} ok"]).format(
+        (lambda n: n if rng.random() < 0.5 else re.sub(r"(\d{4})(?=\d)", r"\1 ", n))(card(rng))
     ),
-    "phone": lambda dice: dice.choice(["手机138{}。", "+86 159{}", "电话：010-{}", "0755-{}", "189{}或"]).format(
-        drawn(dice, "23456789", 8)
+    "phone": lambda rng: rng.choice(["手机138{}。", "+86 159{}", "电话：010-{}", "0755-{}", "189{}或"]).format(
+        drawn(rng, "23456789", 8)
     ),
-    "email": lambda dice: f"mail {drawn(dice, string.ascii_lowercase, 6)}.{dice.randint(1, 99)}@mail.cn。",
-    "wechat": lambda dice: dice.choice(
+    "email": lambda rng: f"mail {drawn(rng, string.ascii_lowercase, 6)}.{rng.randint(1, 99)}@mail.cn。",
+    "wechat": lambda rng: rng.choice(
         ["微信号：{}", "微信 {}_1", "加V信{}9", "WeChat ID: {}", "wx:{}88", "微信是{}7"]
-    ).format(drawn(dice, string.ascii_lowercase, 8)),
-    "key": lambda dice: dice.choice(
+    ).format(drawn(rng, string.ascii_lowercase, 8)),
+    "key": lambda rng: rng.choice(
         [
-            f"sk-{drawn(dice, string.ascii_letters, 20)}7{drawn(dice, string.digits, 10)}",
-            f"AKIA{drawn(dice, string.ascii_uppercase, 15)}4",
-            f'api_key = "a1{drawn(dice, "abcdef" + string.digits, 30)}"',
-            f"密钥：f0{drawn(dice, 'abcdef' + string.digits, 30)}",
-            f"ghp_1{drawn(dice, string.ascii_letters, 35)}",
+            f"sk-{drawn(rng, string.ascii_letters, 20)}7{drawn(rng, string.digits, 10)}",
+            f"AKIA{drawn(rng, string.ascii_uppercase, 15)}4",
+            f'api_key = "a1{drawn(rng, "abcdef" + string.digits, 30)}"',
+            f"密钥：f0{drawn(rng, 'abcdef' + string.digits, 30)}",
+            f"ghp_1{drawn(rng, string.ascii_letters, 35)}",
         ]
     ),
 }
 
 
-def planted(dice: random.Random, kind: str) -> str:
+def planted(rng: random.Random, kind: str) -> str:
     words = "昨天 we bought 3 cups for 128.50, ISBN 978-7-02-000220-7, v1.2.3.4 于2021-03-04。"
-    cut = dice.choice([0, 3, len(words)])
-    return f"{words[:cut]} {PLANTED[kind](dice)} {words[cut:]}"
+    cut = rng.choice([0, 3, len(words)])
+    return f"{words[:cut]} {PLANTED[kind](rng)} {words[cut:]}"
 
 
 def test_all_that_is_planted_is_found_as_what_it_is() -> None:
-    dice, found = random.Random(5), Counter()
+    rng, found = random.Random(5), Counter()
     for kind in PLANTED:
         for _ in range(100):
-            text = planted(dice, kind)
+            text = planted(rng, kind)
             assert pii.find(text) == {kind: 1}, text
             found[kind] += 1
     assert found == dict.fromkeys(PLANTED, 100)
@@ -118,11 +118,11 @@ def test_what_only_looks_like_it_is_left_alone(text: str) -> None:
 
 
 def test_one_digit_off_is_no_card_and_no_identity() -> None:
-    dice, checked = random.Random(6), 0
+    rng, checked = random.Random(6), 0
     for make, kind in ((identity, "id_card"), (card, "bank_card")):
         for _ in range(200):
-            right = make(dice)
-            last = str((int(right[-1].replace("X", "0")) + dice.randint(1, 9)) % 10)
+            right = make(rng)
+            last = str((int(right[-1].replace("X", "0")) + rng.randint(1, 9)) % 10)
             wrong = right[:-1] + last
             if wrong != right:
                 assert kind not in pii.find(wrong), kind
@@ -131,10 +131,10 @@ def test_one_digit_off_is_no_card_and_no_identity() -> None:
 
 
 def test_a_masked_text_holds_no_hit_and_nothing_else_of_it_changes() -> None:
-    dice, known, checked = random.Random(7), {}, 0
+    rng, known, checked = random.Random(7), {}, 0
     for kind in PLANTED:
         for _ in range(100):
-            text = planted(dice, kind)
+            text = planted(rng, kind)
             masked = pii.mask(text, known)
             assert pii.find(masked) == {}, kind
             assert masked != text
@@ -175,8 +175,8 @@ def test_the_four_modes() -> None:
 
 
 def test_no_count_holds_a_match() -> None:
-    dice = random.Random(8)
-    texts = [planted(dice, kind) for kind in PLANTED for _ in range(20)]
+    rng = random.Random(8)
+    texts = [planted(rng, kind) for kind in PLANTED for _ in range(20)]
     for mode in ("report", "mask", "drop"):
         _, counts = pii.apply(texts, mode)
         assert re.fullmatch(r"[a-z_{}\":, 0-9]+", json.dumps(counts))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.sources import tables
 
 ROWS = [
@@ -125,21 +125,21 @@ def test_a_pandas_index_and_a_partition_folder_add_no_column(toy: Path) -> None:
 )
 def test_a_broken_file_is_told_in_one_line(toy: Path, name: str, content: bytes, told: str) -> None:
     Path(name).write_bytes(content)
-    with pytest.raises(Refusal, match=rf"\A{told}") as error:
+    with pytest.raises(UserError, match=rf"\A{told}") as error:
         tables.read(name)
     assert "\n" not in str(error.value)
 
 
 def test_bytes_in_a_column_are_refused_with_their_row(toy: Path) -> None:
     write(Path("t.parquet"), [{"a": b"x"}])
-    with pytest.raises(Refusal, match=r"t\.parquet: row 1: a: \"b'x'\" is bytes"):
+    with pytest.raises(UserError, match=r"t\.parquet: row 1: a: \"b'x'\" is bytes"):
         tables.read("t.parquet")
 
 
 @pytest.mark.parametrize("name", ["no.csv", "folder.json"])
 def test_a_missing_file_and_a_folder_are_refused(toy: Path, name: str) -> None:
     Path("folder.json").mkdir()
-    with pytest.raises(Refusal, match=r"no such file; generate\.items names it"):
+    with pytest.raises(UserError, match=r"no such file; generate\.items names it"):
         tables.read(name)
 
 
@@ -147,9 +147,11 @@ def test_need_tells_the_column_the_value_and_the_key() -> None:
     row = tables.Row("t.csv:2", {"a": 0, "b": " ", "c": None, "d": [], "e": False})
     assert (row.need("a", "k"), row.need("e", "k")) == (0, False)
     for column, value in (("b", "' '"), ("c", "None"), ("d", r"\[\]")):
-        with pytest.raises(Refusal, match=rf"t\.csv:2: {column}: {value} is empty; fill it \(k\) or take the row out"):
+        with pytest.raises(
+            UserError, match=rf"t\.csv:2: {column}: {value} is empty; fill it \(k\) or take the row out"
+        ):
             row.need(column, "k")
-    with pytest.raises(Refusal, match=r"t\.csv:2: no column 'f'; columns: a, b, c, d, e; name another in k"):
+    with pytest.raises(UserError, match=r"t\.csv:2: no column 'f'; columns: a, b, c, d, e; name another in k"):
         row.need("f", "k")
 
 
@@ -164,7 +166,7 @@ def test_need_follows_a_path_into_objects_and_lists() -> None:
         ("n.x", "n: no 'x' in it; it holds: None; mend k"),
         ("f.x", "no column 'f'; columns: a, a.b, t, n; name another in k"),
     ):
-        with pytest.raises(Refusal, match=rf"\At\.json: row 2: {told}"):
+        with pytest.raises(UserError, match=rf"\At\.json: row 2: {told}"):
             row.need(path, "k")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anneal.files import Record
+from anneal.records import Record
 from anneal.stats import judge_drift
 
 SYSTEMS = ("golden", "tuned", "base")

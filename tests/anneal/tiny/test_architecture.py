@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from anneal import params
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.models import loading as models
 from anneal.tiny import architecture
 from anneal.tiny.architecture import Base
@@ -121,7 +121,7 @@ def test_vocab_size_takes_words_first_and_drops_rare_characters(corpus: Corpus) 
     rare = corpus.characters[-1]
     assert len(small(rare)["input_ids"]) > 1
     assert small.decode(small(rare)["input_ids"]) == rare
-    with pytest.raises(Refusal, match=r"base\.vocab_size: .* words and the bytes need \d+"):
+    with pytest.raises(UserError, match=r"base\.vocab_size: .* words and the bytes need \d+"):
         architecture.tokenizer(corpus.words, corpus.characters, 300)
 
 
@@ -161,5 +161,5 @@ def test_another_seed_is_another_model_and_the_same_seed_the_same(tokens: Any) -
     ],
 )
 def test_a_shape_that_cannot_be_built_is_refused(changes: dict[str, int], said: str) -> None:
-    with pytest.raises(Refusal, match=said):
+    with pytest.raises(UserError, match=said):
         micro(**changes)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.tiny.documents import ANSWER, GIVEN
 from anneal.tiny.grammar_corpus import Grammar
 
@@ -106,7 +106,7 @@ def test_probes_are_drawn_apart_and_the_same_again(tmp_path: Path) -> None:
     ],
 )
 def test_a_broken_grammar_is_one_line(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
-    with pytest.raises(Refusal, match=re.escape("grammar.json")) as err:
+    with pytest.raises(UserError, match=re.escape("grammar.json")) as err:
         Grammar(write(tmp_path, **changes))
     assert says in str(err.value)
     assert "\n" not in str(err.value)
@@ -114,5 +114,5 @@ def test_a_broken_grammar_is_one_line(tmp_path: Path, changes: dict[str, Any], s
 
 def test_a_rule_that_circles_is_refused(tmp_path: Path) -> None:
     grammar = Grammar(write(tmp_path, rules={"a": ["{a}"]}, documents={"x": {"weight": 1, "text": "{a}"}}))
-    with pytest.raises(Refusal, match="itself"):
+    with pytest.raises(UserError, match="itself"):
         grammar.document(random.Random(0), 0.0)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.tiny.documents import ANSWER, END, GIVEN, START, STOP, Document
 from anneal.tiny.sheet_corpus import Corpus
 from tests.conftest import ROOT
@@ -149,13 +149,13 @@ def test_every_sentence_and_form_can_be_filled(corpus: Corpus) -> None:
 
 def test_a_missing_file_a_broken_file_and_a_missing_key_are_refused(tmp_path: Path) -> None:
     folder = shutil.copytree(FOLDER, tmp_path / "base")
-    with pytest.raises(Refusal, match=r"nowhere/words\.json: no such file"):
+    with pytest.raises(UserError, match=r"nowhere/words\.json: no such file"):
         Corpus(tmp_path / "nowhere")
     sentences = json.loads((folder / "sentences.json").read_text())
     del sentences["skin"]
     (folder / "sentences.json").write_text(json.dumps(sentences))
-    with pytest.raises(Refusal, match=r"sentences\.json: 'skin' is missing"):
+    with pytest.raises(UserError, match=r"sentences\.json: 'skin' is missing"):
         Corpus(folder)
     (folder / "sentences.json").write_text('{"name": [')
-    with pytest.raises(Refusal, match=r"sentences\.json:1:11: not JSON"):
+    with pytest.raises(UserError, match=r"sentences\.json:1:11: not JSON"):
         Corpus(folder)

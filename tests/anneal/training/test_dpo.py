@@ -12,7 +12,7 @@ import pytest
 from anneal import files
 from anneal.dataset import chat_template
 from anneal.decoding import generate
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.models import loading
 from anneal.training import dpo, lm_head, loop, preference_eval, preference_pairs
 from tests import micro
@@ -34,8 +34,8 @@ WORDS = ["quick", "brown", "fox", "dog"]
 
 
 def pair(number: int) -> dict[str, Any]:
-    dice = random.Random(number)
-    sides = {side: " ".join(dice.choice(WORDS) for _ in range(dice.randint(1, 9))) for side in preference_pairs.SIDES}
+    rng = random.Random(number)
+    sides = {side: " ".join(rng.choice(WORDS) for _ in range(rng.randint(1, 9))) for side in preference_pairs.SIDES}
     turns = {side: [{"role": "assistant", "content": words}] for side, words in sides.items()}
     prompt = [{"role": "user", "content": "say " * (number % 4 + 1)}]
     return {
@@ -102,10 +102,10 @@ def test_the_batches_hold_what_was_encoded(ready: Any) -> None:
     trainer, pairs, tokenizer = ready
     stops = chat_template.stop_ids(tokenizer)
     dpo.prove(trainer, pairs, stops)
-    with pytest.raises(Refusal, match=r"p0: chosen does not end in a stop of the chat template"):
+    with pytest.raises(UserError, match=r"p0: chosen does not end in a stop of the chat template"):
         dpo.prove(trainer, pairs, [9])
     trainer.data_collator.max_length = 12
-    with pytest.raises(Refusal, match=r"does not reach the model as it was encoded; pin trl"):
+    with pytest.raises(UserError, match=r"does not reach the model as it was encoded; pin trl"):
         dpo.prove(trainer, pairs, stops)
     trainer.data_collator.max_length = None
 
@@ -115,7 +115,7 @@ def test_nothing_is_cut(ready: Any, toy: Path) -> None:
     longest = pairs.longest()
     files.write("pairs.jsonl", [pair(number) for number in range(12)])
     assert len(preference_pairs.encode("pairs.jsonl", tokenizer, longest).rows) == 12
-    with pytest.raises(Refusal, match=rf"pairs.jsonl: p\d+: {longest} tokens, the model holds {longest - 1}; lower"):
+    with pytest.raises(UserError, match=rf"pairs.jsonl: p\d+: {longest} tokens, the model holds {longest - 1}; lower"):
         preference_pairs.encode("pairs.jsonl", tokenizer, longest - 1)
 
 
@@ -248,5 +248,5 @@ def test_likelihoods_are_sums_over_the_answer_and_its_stop(ready: Any) -> None:
 
 def test_an_adaptive_adapter_is_refused(toy: Path) -> None:
     files.write_json("models/adapter/adapter_config.json", {"peft_type": "ADALORA"})
-    with pytest.raises(Refusal, match=r"train.lora.adaptive: such an adapter learns no preferences; set false"):
+    with pytest.raises(UserError, match=r"train.lora.adaptive: such an adapter learns no preferences; set false"):
         loop.learner(Path("models/base"), Path("models/adapter"), "float32", "none", 9)

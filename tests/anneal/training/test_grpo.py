@@ -11,7 +11,7 @@ import pytest
 
 from anneal.dataset import chat_template
 from anneal.decoding import generate
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.training import grpo
 from tests import micro
 
@@ -41,22 +41,24 @@ def changed(**values: Any) -> grpo.Grpo:
 
 def test_what_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     grpo.check(SETTINGS, 4, 2, 90, 96)
-    with pytest.raises(Refusal, match=r"align.grpo.prompts: 4, data/train.jsonl holds 3; lower it"):
+    with pytest.raises(UserError, match=r"align.grpo.prompts: 4, data/train.jsonl holds 3; lower it"):
         grpo.check(SETTINGS, 3, 1, 9, math.inf)
     for values, processes in (({"batch_size": 5}, 1), ({}, 4)):
-        with pytest.raises(Refusal, match=r"align.grpo.batch_size: 4 prompts x 3 samples are no multiple of"):
+        with pytest.raises(UserError, match=r"align.grpo.batch_size: 4 prompts x 3 samples are no multiple of"):
             grpo.check(changed(**values), 9, processes, 9, math.inf)
-    with pytest.raises(Refusal, match=r"max_new_tokens: 6 after a prompt of 91 tokens, the model holds 96; lower it"):
+    with pytest.raises(UserError, match=r"max_new_tokens: 6 after a prompt of 91 tokens, the model holds 96; lower it"):
         grpo.check(SETTINGS, 4, 2, 91, 96)
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(Refusal, match=r"align.grpo.use_vllm: vllm is not installed; `pip install vllm`, or set false"):
+    with pytest.raises(
+        UserError, match=r"align.grpo.use_vllm: vllm is not installed; `pip install vllm`, or set false"
+    ):
         grpo.check(changed(use_vllm=True), 9, 1, 9, math.inf)
 
 
 def test_a_run_in_which_nothing_moved_is_refused() -> None:
     grpo.learnt([{"frac_reward_zero_std": 1.0}, {"frac_reward_zero_std": 0.5}, {"loss": 0.1}])
     grpo.learnt([])
-    with pytest.raises(Refusal, match="in all of 2 logged steps every sample of a prompt had one reward"):
+    with pytest.raises(UserError, match="in all of 2 logged steps every sample of a prompt had one reward"):
         grpo.learnt([{"frac_reward_zero_std": 1.0}] * 2)
 
 
@@ -83,15 +85,15 @@ def standing(step: int, weights: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def world() -> tuple[Any, Any]:
+def context() -> tuple[Any, Any]:
     return micro.model(), micro.tokenizer()
 
 
 PROMPTS = [[{"role": "user", "content": words}] for words in ("the fox", "the fox", "a lazy dog")]
 
 
-def test_samples_hang_on_step_and_row_and_end_in_a_stop(world: tuple[Any, Any]) -> None:
-    weights, tokenizer = world
+def test_samples_hang_on_step_and_row_and_end_in_a_stop(context: tuple[Any, Any]) -> None:
+    weights, tokenizer = context
     weights.generation_config.temperature = 0.01  # a model's own settings have no say
     draw = grpo.rollout(tokenizer, 1.0, 40, 42)
     first, again, later = (draw(PROMPTS, standing(step, weights)) for step in (3, 3, 4))
@@ -106,8 +108,8 @@ def test_samples_hang_on_step_and_row_and_end_in_a_stop(world: tuple[Any, Any]) 
     assert weights.training, "training goes on in training mode"
 
 
-def test_a_reward_sees_the_record_the_text_and_whether_it_ended(world: tuple[Any, Any]) -> None:
-    _, tokenizer = world
+def test_a_reward_sees_the_record_the_text_and_whether_it_ended(context: tuple[Any, Any]) -> None:
+    _, tokenizer = context
     stop = chat_template.stop_ids(tokenizer)[0]
     seen: list[Any] = []
     logged: dict[str, float] = {}
@@ -130,11 +132,11 @@ def test_a_reward_sees_the_record_the_text_and_whether_it_ended(world: tuple[Any
     assert logged == {"each/a": 0.5}
 
 
-def test_prompts_of_vllm_must_be_ours(world: tuple[Any, Any]) -> None:
-    _, tokenizer = world
+def test_prompts_of_vllm_must_be_ours(context: tuple[Any, Any]) -> None:
+    _, tokenizer = context
     records = [{"id": "r1", "prompt": PROMPTS[0]}]
     grpo.prove(tokenizer, records)
-    with pytest.raises(Refusal, match=r"r2: align.grpo.use_vllm would start from other tokens; set false"):
+    with pytest.raises(UserError, match=r"r2: align.grpo.use_vllm would start from other tokens; set false"):
         grpo.prove(tokenizer, [*records, {"id": "r2", "prompt": [{"role": "user", "content": "<|im_end|> x"}]}])
 
 

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.training import launch
 from tests import micro
 from tests.conftest import ROOT
 
 
 def test_more_processes_than_cards_are_refused() -> None:
-    with pytest.raises(Refusal, match=r"params.yaml: processes: 4, but there are 2 CUDA cards here; lower it"):
+    with pytest.raises(UserError, match=r"params.yaml: processes: 4, but there are 2 CUDA cards here; lower it"):
         launch.check(4, "cuda", 2)
-    with pytest.raises(Refusal, match=r"processes: 2, but this device is mps; set 1"):
+    with pytest.raises(UserError, match=r"processes: 2, but this device is mps; set 1"):
         launch.check(2, "mps", 0)
     launch.check(2, "cuda", 2)
     launch.check(2, "cpu", 0)
@@ -79,13 +79,13 @@ def test_two_processes_train_one_adapter(tmp_path: Path) -> None:
 
 TOY = """
 from anneal.training import launch
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.stage import run
 
 
 def main(processes: int) -> None:
     if not launch.spread(main, processes):
-        raise Refusal(f"this is one of {launch.inside()}")
+        raise UserError(f"this is one of {launch.inside()}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from anneal.errors import Refusal
+from anneal.errors import UserError
 from anneal.sources import tables
 from anneal.sources.tables import Row
 
@@ -51,7 +51,7 @@ def test_a_question_with_a_history_and_a_talk_without_one_are_no_prompt(speakers
     ],
 )
 def test_a_wrong_turn_is_told_with_its_place(turns: Any, told: str) -> None:
-    with pytest.raises(Refusal) as error:
+    with pytest.raises(UserError) as error:
         asked(turns)
     assert str(error.value).startswith(f"t.json: row 7: {told}")
     assert "\n" not in str(error.value)
@@ -59,7 +59,7 @@ def test_a_wrong_turn_is_told_with_its_place(turns: Any, told: str) -> None:
 
 def test_a_column_named_as_a_turn_is_told_unless_it_is_empty() -> None:
     assert asked(conversation("human"), system="", instruction=None) == {"instruction": "human 0", "system": ""}
-    with pytest.raises(Refusal, match=r"\At\.json: row 7: system: a column of this name beside talk, which gives it"):
+    with pytest.raises(UserError, match=r"\At\.json: row 7: system: a column of this name beside talk, which gives it"):
         asked(conversation("human"), system="你答。")
 
 

@@ -42,11 +42,11 @@ def block(*passes: str) -> dict[str, Any]:
 
 
 def test_without_an_aligned_model_there_is_nothing() -> None:
-    assert preference_learning.section(sound(compare__alignment=block())) == ""
+    assert preference_learning.effects(sound(compare__alignment=block())) == ""
 
 
 def test_defects_rewards_and_price() -> None:
-    page = preference_learning.section(sound(aligned=True, compare__alignment=block()))
+    page = preference_learning.effects(sound(aligned=True, compare__alignment=block()))
     table = rows(page)
     assert table[0] == ["share of texts with", "texts", *NAMES, "aligned − tuned", "in words"]
     assert (table[1][:2], table[1][-2:]) == (["banned words", "answers"], ["+0.0", "all ties: no text differs"])
@@ -64,7 +64,7 @@ def test_defects_rewards_and_price() -> None:
 
 
 def test_what_the_answers_pass_stands_first() -> None:
-    page = preference_learning.section(sound(aligned=True, compare__alignment=block("banned", "unsupported")))
+    page = preference_learning.effects(sound(aligned=True, compare__alignment=block("banned", "unsupported")))
     table = rows(page)
     assert table[0] == ["share of answers that pass", *NAMES, "aligned − tuned", "in words"]
     assert [row[0] for row in table[1:3]] == ["banned", "unsupported"]
@@ -91,8 +91,8 @@ def test_what_gets_worse_is_red_and_what_is_open_is_neither() -> None:
 def test_a_missing_part_leaves_the_others() -> None:
     whole = block()
     for name in whole:
-        page = preference_learning.section(
+        page = preference_learning.effects(
             sound(aligned=True, compare__alignment={k: v for k, v in whole.items() if k != name})
         )
         assert rows(page), name
-    assert preference_learning.section(sound(aligned=True, compare__alignment={})) == ""
+    assert preference_learning.effects(sound(aligned=True, compare__alignment={})) == ""

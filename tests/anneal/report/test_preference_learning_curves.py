@@ -29,7 +29,7 @@ def test_dpo_draws_what_it_logs_and_tells_the_held_out_pairs(toy: Path) -> None:
     logged = {"loss": 0.7, "rewards/accuracies": 0.5, "rewards/margins": 0.1, "logps/chosen": -30.0}
     logged |= {"logps/rejected": -40.0, "eval_loss": 0.6, "eval_rewards/accuracies": 0.75}
     write([{"step": step, **logged} for step in (10, 20)], dpo.COLUMNS)
-    page = preference_learning.section(state(PARAMS, align=learnt()["align"]))
+    page = preference_learning.learning(state(PARAMS, align=learnt()["align"]))
     lines = ["accuracy", "validation_accuracy", "margin", "logp_chosen", "logp_rejected", "loss", "validation_loss"]
     assert drawn(page) == lines
     assert page.count("<svg") == 4
@@ -46,7 +46,7 @@ def test_the_held_out_figures_are_those_that_dpo_makes() -> None:
     pairs = preference_pairs.Pairs([row, {**row, "item": "b", "kind": "fake"}], {})
     before, after = ([{"chosen": chosen, "rejected": -2.0}] * 2 for chosen in (-3.0, -1.0))
     found = {"method": "dpo", **preference_eval.preference(pairs, before, after)}
-    table = rows(preference_learning.section(state(PARAMS, align=found)))
+    table = rows(preference_learning.learning(state(PARAMS, align=found)))
     assert [row[0] for row in table[1:4]] == ["fake", "weak", "all pairs"]
     assert [cell.split()[0] for cell in table[3][1:]] == ["2", "0.0%", "100.0%", "100.0%", "100.0%", "100.0%"]
 
@@ -57,7 +57,7 @@ def test_grpo_draws_its_reward_and_each_function(toy: Path) -> None:
     write(history, grpo.columns(history))
     history[1]["reward"] = 0.75
     found = {"method": "grpo", "prompts": 8, "samples": 4, "steps": 2, **grpo.ends(history)}
-    page = preference_learning.section(state(PARAMS, align=found))
+    page = preference_learning.learning(state(PARAMS, align=found))
     assert drawn(page) == ["reward", "zero_spread", "kl", "loss", "banned"]
     assert rows(page)[0] == ["", "first", "last"]
     assert ["reward", "0.50", "0.75"] in rows(page)
@@ -65,11 +65,11 @@ def test_grpo_draws_its_reward_and_each_function(toy: Path) -> None:
 
 
 def test_a_warning_stands_above_the_curves(toy: Path) -> None:
-    page = preference_learning.section(state(align={"method": "dpo", "warnings": ["chosen texts <fall>"]}))
+    page = preference_learning.learning(state(align={"method": "dpo", "warnings": ["chosen texts <fall>"]}))
     assert '<ul class="alerts"><li class="bad">chosen texts &lt;fall&gt;</li></ul>' in page
 
 
 @pytest.mark.parametrize("found", [None, {}, {"method": "none"}])
 def test_nothing_was_trained(toy: Path, found: Any) -> None:
     write([], dpo.COLUMNS)
-    assert preference_learning.section(state(align=found)) == ""
+    assert preference_learning.learning(state(align=found)) == ""

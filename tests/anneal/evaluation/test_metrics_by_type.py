@@ -11,7 +11,7 @@ import pytest
 
 from anneal.checks import density, density_fit, facts, text_checks
 from anneal.evaluation import metrics
-from anneal.evaluation.metrics import Bench
+from anneal.evaluation.metrics import MetricInputs
 
 RHYMES = {"ang": "光霜乡", "en": "人门春"}
 COUPLET, REST, APART = "床前看月光，疑是地上霜。", "举头望明月，低头思故乡。", "举头望明月，低头思故人。"
@@ -41,11 +41,11 @@ def row(name: str, text: str, **passed: bool) -> dict[str, Any]:
     return {"id": name, "item": name, "type": "t", "text": text, "checks": passed, "strict": all(passed.values())}
 
 
-def bench(rules: facts.Rules, texts: dict[str, list[dict[str, Any]]], **more: Any) -> Bench:
+def bench(rules: facts.Rules, texts: dict[str, list[dict[str, Any]]], **more: Any) -> MetricInputs:
     records = more.pop("records", {r["id"]: {"id": r["id"], "item": r["id"], "facts": {}} for r in texts["golden"]})
-    world = text_checks.world(rules, more.pop("model", None))
+    context = text_checks.context(rules, more.pop("model", None))
     values: dict[str, Any] = {"answers": {}, "train": [], "learnt": [], "presets": {}} | more
-    return Bench(checks=texts, seed=1, budget=200, draws=3, near=0.9, records=records, world=world, **values)
+    return MetricInputs(checks=texts, seed=1, budget=200, draws=3, near=0.9, records=records, context=context, **values)
 
 
 def test_mended_json_is_no_strict_json(rules: facts.Rules) -> None:
@@ -58,7 +58,7 @@ def test_mended_json_is_no_strict_json(rules: facts.Rules) -> None:
 
 
 def test_components_are_hit_by_texts_that_lie_inside(rules: facts.Rules) -> None:
-    dice = random.Random(3)
+    rng = random.Random(3)
     section = density.Density.model_validate(
         {
             "features": ["x"],
@@ -74,7 +74,7 @@ def test_components_are_hit_by_texts_that_lie_inside(rules: facts.Rules) -> None
     )
 
     def text(place: float) -> str:
-        return json.dumps({"x": round(place + dice.gauss(0, 0.1), 3)})
+        return json.dumps({"x": round(place + rng.gauss(0, 0.1), 3)})
 
     train = [{"id": str(n), "type": "t", "text": text(n % 2 * 10)} for n in range(200)]
     model = density_fit.fit(train, section, 1).model
@@ -117,10 +117,10 @@ def test_the_contract_is_what_its_answers_pass() -> None:
 
 
 def test_style_speaks_of_the_author_and_of_the_other(rules: facts.Rules) -> None:
-    dice = random.Random(1)
+    rng = random.Random(1)
 
     def essay(words: str) -> str:
-        return "。".join("".join(dice.choices(words, k=8)) for _ in range(30)) + "。"
+        return "。".join("".join(rng.choices(words, k=8)) for _ in range(30)) + "。"
 
     voices = {"one": "山水云月风的", "two": "铁路车站票了"}
     learnt = [
