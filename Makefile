@@ -66,13 +66,8 @@ test: setup lint ## everything a commit must pass
 	@bash .ci/browser
 	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-recipe: ## copy recipes/NAME.yaml over params.yaml (FORCE=1 drops local edits)
-	@test -f "recipes/$(NAME).yaml" || { echo "make recipe NAME=...; there are: $(basename $(notdir $(wildcard recipes/*.yaml)))"; exit 1; }
-	@known=; for file in recipes/*.yaml; do cmp -s $$file params.yaml && known=1; done; \
-	if [ -z "$${known}$(FORCE)" ] && ! git diff --quiet HEAD -- params.yaml; then \
-	  echo "params.yaml holds edits that are in no commit and in no recipe. Keep them: cp params.yaml recipes/mine.yaml"; \
-	  echo "(then make recipe NAME=mine brings them back), or commit them. Drop them: make recipe NAME=$(NAME) FORCE=1"; exit 1; fi
-	@cp "recipes/$(NAME).yaml" params.yaml && echo "params.yaml is now recipes/$(NAME).yaml; next: dvc repro"
+recipe: setup ## compose params.yaml of recipes/default.yaml and recipes/NAME.yaml (FORCE=1 drops local edits)
+	@python -m commands.recipe "$(NAME)" $(if $(FORCE),--force)
 
 base: setup ## train the tiny base model of the active recipe anew and ship it (models/shipped)
 	@name=$$(awk '$$1 == "recipe:" {print $$2}' params.yaml); \

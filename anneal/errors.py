@@ -1,7 +1,7 @@
-"""The error of a user: one line that says where, what and what to do."""
+"""The error type for everything that the user can correct."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """Something the user can put right: one line that says where, what and what to do. The stage exits with 1."""
+    """An error that the user can correct: one line with the place, the value and what to do. The stage exits with 1."""

@@ -1,4 +1,4 @@
-"""Prompts are plain Markdown with $slots; a `# System` and a `# User` heading part the two messages."""
+"""Prompt files: plain Markdown with $slots, in which the headings `# System` and `# User` start the two messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HEADING = re.compile(r"^# (System|User)\s*$", re.M)
 
 
 class Prompt:
-    """One prompt file. Raises UserError for a stray `$`, a missing file, or (on render) an unknown slot."""
+    """One prompt file. Raises UserError for a missing file, a stray `$` or, on rendering, an unknown slot."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -25,51 +25,59 @@ class Prompt:
         for match in Template.pattern.finditer(self.text):
             if match["invalid"] is not None:
                 raise UserError(f"{self.path}:{self._line(match.start())}: a lone '$'; write $$ for a dollar sign")
-        self.slots = {m["named"] or m["braced"] for m in Template.pattern.finditer(self.text)} - {None}
+        names = (match["named"] or match["braced"] for match in Template.pattern.finditer(self.text))
+        self.slots = {name for name in names if name is not None}  # an escaped $$ has no name
 
     def _line(self, offset: int) -> int:
         return self.text.count("\n", 0, offset) + 1
 
     def render(self, **values: str) -> str:
-        """The text with every slot filled; an unknown slot is refused with its line and the known names."""
+        """The text with every slot filled. UserError with the line of an unknown slot and the known names."""
         for match in Template.pattern.finditer(self.text):
             name = match["named"] or match["braced"]
             if name is not None and name not in values:
-                near = difflib.get_close_matches(name, values, 1)
-                hint = f"did you mean ${near[0]}?" if near else f"known: {', '.join(sorted(values))}"
+                matches = difflib.get_close_matches(name, values, 1)
+                hint = f"did you mean ${matches[0]}?" if matches else f"known: {', '.join(sorted(values))}"
                 raise UserError(f"{self.path}:{self._line(match.start())}: unknown slot ${name}; {hint}")
         return Template(self.text).substitute(values)
 
     def messages(self, **values: str) -> list[dict[str, str]]:
         """Chat messages: the parts under `# System` and `# User`, or the whole text as one user message."""
-        # Split before filling: a product sheet that holds the line '# User' must not open a message.
+        # Split before filling: a product sheet with the line '# User' must not start a message.
         pieces = _HEADING.split(self.text)
         if len(pieces) == 1:
             return [{"role": "user", "content": self.render(**values).strip()}]
-        self.render(**values)  # refuses an unknown slot with its true line number
+        self.render(**values)  # of the whole text, so that an unknown slot is reported with its true line
         filled = [Template(piece).substitute(values).strip() for piece in pieces]
-        return [{"role": r.lower(), "content": c} for r, c in zip(filled[1::2], filled[2::2], strict=True) if c]
+        messages: list[dict[str, str]] = []
+        for role, content in zip(filled[1::2], filled[2::2], strict=True):
+            if content:
+                messages.append({"role": role.lower(), "content": content})
+        return messages
 
 
 def folder(path: str | Path) -> dict[str, Prompt]:
-    """All prompts of a folder by file stem, in name order."""
-    found = {p.stem: Prompt(p) for p in sorted(Path(path).glob("*.md"))}
-    if not found:
+    """All prompts of a folder by file stem, in name order. UserError where there is none."""
+    prompts = {file.stem: Prompt(file) for file in sorted(Path(path).glob("*.md"))}
+    if not prompts:
         raise UserError(f"{path}: holds no .md prompt; a recipe needs one folder a stage")
-    return found
+    return prompts
 
 
-def _words(value: Any) -> str:
+def _text(value: Any) -> str:
+    """A fact as text: a list joined by 、, an object as its values in the order of its keys, the name first."""
     if isinstance(value, dict):
-        # Records are stored with sorted keys, so the order of a file says nothing: the name leads, whatever the rest.
+        # Records are stored with sorted keys, so that the order of the source file is lost: sort here too.
         return " ".join(str(value[key]) for key in sorted(value, key=lambda key: (key != "name", key)))
-    return "、".join(_words(v) for v in value) if isinstance(value, list) else str(value)
+    return "、".join(_text(element) for element in value) if isinstance(value, list) else str(value)
 
 
 def slots(facts: dict[str, Any]) -> dict[str, str]:
-    """Slot values of a sheet: lists joined by 、; a list of objects with a name also gives `<key>_names`."""
-    filled = {key: _words(value) for key, value in facts.items()}
+    """Slot values of a fact sheet, by key; a list of objects with a name also gives `<key>_names`."""
+    values = {key: _text(value) for key, value in facts.items()}
     for key, value in facts.items():
-        if isinstance(value, list) and value and all(isinstance(v, dict) and "name" in v for v in value):
-            filled[f"{key}_names"] = "、".join(str(v["name"]) for v in value)
-    return filled
+        if not isinstance(value, list) or not value:
+            continue
+        if all(isinstance(element, dict) and "name" in element for element in value):
+            values[f"{key}_names"] = "、".join(str(element["name"]) for element in value)
+    return values

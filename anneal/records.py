@@ -86,6 +86,8 @@ class Answer(Keyed):
     accepted: NotRequired[bool]
     attempts: NotRequired[list[dict[str, Any]]]
     rung: NotRequired[str]
+    n_attempts: NotRequired[int]
+    tokens: NotRequired[int]  # of all attempts
 
 
 class Sample(Keyed):
@@ -106,8 +108,8 @@ class Check(Keyed):
     text: str
     stopped: bool
     strict: bool  # all checks of evaluate.strict passed
-    checks: dict[str, list[str]]  # what each check found; empty is passed
-    found: list[str]
+    checks: dict[str, bool]  # check -> passed
+    found: list[str]  # by the failed checks
 
 
 class Judgement(Keyed):
@@ -123,7 +125,10 @@ class Judgement(Keyed):
     reply: str | None
     refused: list[str]
     tokens: list[int]  # in, out
+    sample: NotRequired[int]  # of a rollout
     repeats: NotRequired[list[dict[str, Any]]]
+    control: NotRequired[str]  # name of the control text, in data/judgements/controls.jsonl
+    defect: NotRequired[str]  # name of the injected defect, in data/card.jsonl
 
 
 class Verdict(Keyed):
@@ -160,9 +165,10 @@ def answered(
     texts = {answer["id"]: answer["text"] for answer in answers}
     if system == "aligned" and not answers:
         return {}
-    if absent := [record["id"] for record in records if record["id"] not in texts]:
+    absent = [record["id"] for record in records if record["id"] not in texts]
+    if absent and surplus:
         raise UserError(f"{path}: no answer to {absent[0]} ({len(absent)} in all); run `dvc repro`")
-    if len(answers) != len(records) and not surplus:
+    if absent or (len(answers) != len(records) and not surplus):
         counts = f"{len(answers)} answers for {len(records)} records"
         raise UserError(f"{path}: {counts}; run `dvc repro`, the ids must be those of data/test.jsonl")
     return texts

@@ -1,4 +1,4 @@
-"""How a stage starts: arguments, params, lock, one line for an error, exit code, wall time."""
+"""Runs a stage: arguments, params, lock, one line for an error, exit code, wall time."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from pydantic import ValidationError
 from anneal import privacy
 from anneal.errors import UserError
 from anneal.files import root, work
-from anneal.params import PARAMS, Privacy, _explain, load, pick
+from anneal.params import PARAMS, Privacy, explain, load, pick
 
-# Telemetry is on by default in the hub client, TRL and DVC; a private writing style must not leave the machine.
+# Telemetry is on by default in the hub client, TRL and DVC; private texts must not leave the machine.
 _QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
@@ -33,39 +33,43 @@ _QUIET = {
     "TRL_EXPERIMENTAL_SILENCE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "WANDB_DISABLED": "true",
-    # Idle threads of torch spin by default: on a busy machine that made one batch cost nine times its CPU seconds.
+    # Idle threads of torch spin by default: on a busy machine one batch then took nine times its CPU seconds.
     "OMP_WAIT_POLICY": "passive",
 }
 
 
 def _arguments(main: Callable[..., None], words: list[str]) -> list[str]:
-    """The positional-only parameters of `main`, each one of its Literal's values."""
+    """The command line arguments, one for each positional-only parameter of `main` and a value of its Literal."""
     hints = typing.get_type_hints(main)
-    wanted = [n for n, p in inspect.signature(main).parameters.items() if p.kind is inspect.Parameter.POSITIONAL_ONLY]
-    if len(words) != len(wanted):
-        raise UserError(f"expected {len(wanted)} argument(s) {wanted}, got {words}; see --help")
-    for name, word in zip(wanted, words, strict=True):
-        if word not in typing.get_args(hints[name]):
-            raise UserError(f"{name}: one of {', '.join(typing.get_args(hints[name]))}, got {word!r}")
+    parameters = inspect.signature(main).parameters.values()
+    names = [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.POSITIONAL_ONLY]
+    if len(words) != len(names):
+        raise UserError(f"expected {len(names)} argument(s) {names}, got {words}; see --help")
+    for name, word in zip(names, words, strict=True):
+        choices = typing.get_args(hints[name])
+        if word not in choices:
+            raise UserError(f"{name}: one of {', '.join(choices)}, got {word!r}")
     return words
 
 
 def _guard(values: dict[str, Any], path: Path = PARAMS) -> None:
-    """Section `privacy` binds every stage and changes no result, so that no stage declares it."""
+    """Apply section `privacy`. It holds for every stage and changes no result, so that no stage declares it."""
     try:
         local_only = Privacy.model_validate(values.get("privacy")).local_only
     except ValidationError as err:
-        raise UserError(_explain(path, "privacy", Privacy, err)) from None
+        raise UserError(explain(path, "privacy", Privacy, err)) from None
     privacy.guard(local_only, UserError)
     if local_only:
         privacy.refuse_remote(root(), UserError)
 
 
 def _lock(stage: str) -> Any:
-    """One writer per checkout and stage: after kill -9 of dvc its child runs on and would write the same outs."""
+    """Lock the stage in this checkout; UserError if it is running: after kill -9 of dvc its child still writes outs."""
+    # Checkouts of `dvc exp run --temp` share .work, and each may run the stage once.
     here = hashlib.sha256(str(Path.cwd()).encode()).hexdigest()[:12]
     handle = (work("locks") / f"{stage}-{here}").open("a+")
     try:
+        # The kernel releases this lock when the process ends, however it ends.
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         handle.seek(0)
@@ -77,12 +81,30 @@ def _lock(stage: str) -> Any:
 
 
 def _stop(signum: int, _frame: Any) -> NoReturn:
-    # A stage stopped early must exit non-zero: DVC stores the outs of an exit 0 as good.
+    # A stage stopped early must exit non-zero: after exit 0 DVC stores its outs as good.
     raise KeyboardInterrupt(signal.Signals(signum).name)
 
 
+def _log_run(name: str, seconds: float, code: int) -> None:
+    """Append time, memory and exit code of this process to .work/times/stages.jsonl."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # MiB; Linux counts in KiB
+    row = {
+        "stage": name,
+        "seconds": round(seconds, 1),
+        "peak_mb": round(peak),
+        "exit": code,
+        "outbound": privacy.outbound(),
+    }
+    with (work("times") / "stages.jsonl").open("a") as log:
+        log.write(json.dumps(row) + "\n")
+
+
 def run(main: Callable[..., None]) -> None:
-    """Run a stage: `--help`, params, lock, one line for an error, the wall time to an untracked file."""
+    """Run a stage and exit: 0 done, 1 failed, 130 stopped.
+
+    `--help` prints the docstring of its module. Wall time, peak memory and the number of connections to other machines
+    go to .work/times/stages.jsonl, which DVC does not track.
+    """
     from dotenv import load_dotenv
 
     module = sys.modules[main.__module__]
@@ -91,9 +113,10 @@ def run(main: Callable[..., None]) -> None:
         print((module.__doc__ or "").strip())
         return
     os.environ.update({key: os.environ.get(key, value) for key, value in _QUIET.items()})
-    load_dotenv(root() / ".env")
+    load_dotenv(root() / ".env")  # a variable of the environment wins over the file
     signal.signal(signal.SIGTERM, _stop)
-    start, code = time.monotonic(), 1
+    start = time.monotonic()
+    code = 1
     try:
         words = _arguments(main, sys.argv[1:])
         values = load()
@@ -101,20 +124,16 @@ def run(main: Callable[..., None]) -> None:
         picked = pick(main, values=values)
         lock = _lock("-".join([stage, *words]))
         main(*words, **picked)
-        lock.close()
+        lock.close()  # held until here: closing the file releases the lock
         code = 0
     except UserError as err:
         print(f"{stage}: {err}", file=sys.stderr)
     except KeyboardInterrupt:
         code = 130
-        print(f"{stage}: stopped; what was paid for is kept, run again to go on", file=sys.stderr)
+        print(f"{stage}: stopped; paid replies are kept, run again to go on", file=sys.stderr)
     except OSError as err:
         if err.errno != errno.ENOSPC:
             raise
         print(f"{stage}: the disk is full ({err.filename or 'writing'}); make room and run again", file=sys.stderr)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
-    name, seconds = " ".join([stage, *sys.argv[1:]]), round(time.monotonic() - start, 1)
-    row = {"stage": name, "seconds": seconds, "peak_mb": round(peak), "exit": code, "outbound": privacy.outbound()}
-    with (work("times") / "stages.jsonl").open("a") as log:
-        log.write(json.dumps(row) + "\n")
+    _log_run(" ".join([stage, *sys.argv[1:]]), time.monotonic() - start, code)
     sys.exit(code)

@@ -1,6 +1,6 @@
-"""Whose texts are compared, best first: the golden ones, and those of three models.
+"""The systems whose texts are compared, expected best first: the references (`golden`) and three models.
 
-`aligned` is there only where preferences were learnt; its files are empty otherwise, and every reader leaves it out.
+`aligned` exists only after preference learning. Otherwise its files are empty, and every reader leaves it out.
 """
 
 from __future__ import annotations
@@ -11,6 +11,6 @@ SYSTEMS = ("golden", "aligned", "tuned", "base")
 MODELS = SYSTEMS[1:]
 
 
-def present(found: Container[str]) -> tuple[str, ...]:
-    """Those of the systems that `found` holds, in order."""
-    return tuple(system for system in SYSTEMS if system in found)
+def present(names: Container[str]) -> tuple[str, ...]:
+    """The systems among `names`, in order."""
+    return tuple(system for system in SYSTEMS if system in names)

@@ -19,15 +19,15 @@ from anneal.tiny.architecture import Base
 from stages import base as stage
 
 
-def one(values: dict[str, object], folder: Path) -> dict[str, float]:
+def build(values: dict[str, object], folder: Path) -> dict[str, float]:
     """Build one seed into `folder` and return its probes."""
-    found: dict[str, float] = {}
+    probes: dict[str, float] = {}
 
     def fill(temporary: Path) -> None:
-        found.update(stage.build(Base.model_validate(values), temporary))
+        probes.update(stage.build(Base.model_validate(values), temporary))
 
     files.write_folder(folder, fill)
-    return found
+    return probes
 
 
 def table(scores: dict[int, dict[str, float]]) -> str:
@@ -44,15 +44,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("seeds", type=int, nargs="+")
     parser.add_argument("--at-once", type=int, default=os.cpu_count(), help="processes side by side")
-    words = parser.parse_args()
+    args = parser.parse_args()
     values = params.load()["base"]
     # A forked child would inherit a thread pool of torch that is already running.
-    with ProcessPoolExecutor(words.at_once, mp_context=get_context("spawn")) as pool:
-        waiting = {
-            seed: pool.submit(one, {**values, "seed": seed}, files.work("bench/base") / str(seed))
-            for seed in words.seeds
+    with ProcessPoolExecutor(args.at_once, mp_context=get_context("spawn")) as pool:
+        futures = {
+            seed: pool.submit(build, {**values, "seed": seed}, files.work("bench/base") / str(seed))
+            for seed in args.seeds
         }
-        print(table({seed: result.result() for seed, result in waiting.items()}))
+        print(table({seed: future.result() for seed, future in futures.items()}))
 
 
 if __name__ == "__main__":

@@ -177,9 +177,9 @@ def measure(client: Callable[[str, int, int], Result], rows: int, slots: int, fa
     result = client(f"{base}/v1", rows, slots)
     result |= {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
     with urllib.request.urlopen(f"{base}/counts") as reply:
-        told = json.load(reply)
-    result |= {"requests": sum(told["served"].values()), "paid twice": told["twice"]}
-    result["broken answers"] = sum(n for name, n in told["served"].items() if name in PAID[1:])
+        counts = json.load(reply)
+    result |= {"requests": sum(counts["served"].values()), "paid twice": counts["twice"]}
+    result["broken answers"] = sum(n for name, n in counts["served"].items() if name in PAID[1:])
     asked.send(None)
     server.join(5)
     server.kill()
@@ -192,20 +192,20 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, nargs="+", default=[32, 128])
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--faults", action="store_true")
-    told = parser.parse_args()
+    args = parser.parse_args()
     import openai  # noqa: F401  (both clients import it; neither run should pay for it)
 
-    for slots in told.concurrency:
-        best = ideal(told.rows, slots)
+    for slots in args.concurrency:
+        best = ideal(args.rows, slots)
         results: dict[str, list[Result]] = {"plain": [], "ours": []}
-        for turn in range(told.repeats):  # in turn, and the other first the next time: the machine drifts
+        for turn in range(args.repeats):  # in turn, and the other first the next time: the machine drifts
             pairs = [("plain", plain), ("ours", ours)]
             for name, ask in pairs[:: 1 if turn % 2 == 0 else -1]:
-                results[name].append(measure(ask, told.rows, slots, told.faults))
+                results[name].append(measure(ask, args.rows, slots, args.faults))
                 row = {key: round(value, 2) for key, value in results[name][-1].items()}
                 print(f"concurrency {slots}, {name}: {row['wall'] / best:.2f} x ideal {best:.2f} s, {row}", flush=True)
         mean = {name: statistics.mean(r["wall"] for r in rs) for name, rs in results.items()}
-        print(f"concurrency {slots}: ours / plain = {mean['ours'] / mean['plain']:.2f} over {told.repeats} runs each")
+        print(f"concurrency {slots}: ours / plain = {mean['ours'] / mean['plain']:.2f} over {args.repeats} runs each")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,10 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from commands import recipe
+
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("generate", "clean", "filter", "reject", "format", "split")
 KIND = "record"
@@ -30,7 +34,9 @@ KIND = "record"
 
 def values(words: argparse.Namespace) -> dict[str, Any]:
     """The recipe's params with the file as its source, and a contract that every text meets."""
-    found: dict[str, Any] = YAML(typ="safe", pure=True).load((ROOT / words.params).read_text("utf-8"))
+    default, own = ((ROOT / path).read_text("utf-8") for path in ("recipes/default.yaml", words.params))
+    complete = recipe.compose(default, own, words.params)
+    found: dict[str, Any] = YAML(typ="safe", pure=True).load(complete)
     found["types"] = {KIND: words.label}
     found["generate"] |= {
         "source": "records",

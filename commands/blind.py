@@ -1,8 +1,12 @@
-"""blind: ask people which text is better, without telling whose it is, and count what they said.
+"""blind: asks people which text is better, without naming the systems, and counts the votes.
 
-Not a stage of DVC: votes come when people have time. `make blind N=40` makes a page to open or to send; `make label`
-one that scores single texts as the judge does; `make blind-serve` hands both out on this machine and keeps the votes;
-a rater with the file alone exports them, and they go to data/human/. `make unblind` opens the key and counts.
+    make blind N=40       writes a page of pairs to open or to send
+    make label N=20       writes a page on which people score single texts with the judge's rubric
+    make blind-serve      serves both pages on this machine and stores the votes
+    make unblind          reads the key and counts the votes
+
+Not a stage of DVC: votes come when people have time. A rater who has only the file exports the votes; they go to
+data/human/.
 
 reads   params.yaml, prompts/<recipe>/judge (label), data/test.jsonl, data/answers/, data/judgements/ (unblind),
         data/human/

@@ -1,8 +1,10 @@
-"""rejudge: today's judge on the stored answers of old experiments; `make rejudge EXPS="exp-a exp-b"` runs it.
+"""rejudge: scores the stored answers of old experiments with the judge of the working tree.
 
-Not a stage of DVC: it reads other revisions. Scores of two judges never share a column, so that old answers are judged
-again by the prompts, rules and params of the working tree. What was asked before costs nothing: the ledger answers.
-Where a revision stored judgements of another judge, the same texts under both show what the new judge changed.
+    make rejudge EXPS="exp-a main~3"
+
+Not a stage of DVC: it reads other revisions. Scores of two judges are not comparable, so old answers are judged again
+with the prompts, rules and params of the working tree. The response cache answers every request that was paid before.
+Where a revision holds judgements of another judge, the same texts under both judges measure the drift.
 
 reads   params.yaml, prompts/<recipe>/judge, data/raw/<recipe>/rules, data/test.jsonl, data/answers/, and of each
         revision params.yaml, data/test.jsonl, data/answers/, data/judgements/
@@ -15,6 +17,7 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from anneal import files, params, privacy
 from anneal.checks import facts
@@ -22,27 +25,32 @@ from anneal.errors import UserError
 from anneal.history.revision import Old
 from anneal.judging import grading, rubric
 from anneal.judging.grading import BEST, WORST, Judge
-from anneal.records import Metrics, Record, answered
+from anneal.records import Judgement, Metrics, Record, answered
 from anneal.stats import bradley_terry, intervals, judge_drift, missing, paired
 from anneal.stats.paired import scored
 from anneal.systems import MODELS, SYSTEMS
 
 OUT = Path("reports/rejudged.json")
-Rows = dict[str, list[Record]]  # system -> texts, or judgements
+Texts = dict[str, list[Record]]  # system -> the texts to judge
+Judgements = dict[str, list[Judgement]]  # by system
 
 
 def declared(judge: Judge, recipe: str, rules: facts.Rules, types: dict[str, str], seed: int) -> None:
     """What is read of params.yaml, checked as a stage's own."""
 
 
-def texts(read: Callable[[str], list[Record]]) -> Rows:
+def texts(read: Callable[[str], list[Any]]) -> Texts:
     """What is to be judged. UserError where a record has no answer."""
-    records = read("data/test.jsonl")
+    records: list[Record] = read("data/test.jsonl")
     found = {
         system: texts for system in ("golden", *MODELS) if (texts := answered(system, records, read, surplus=True))
     }
-    head = ("id", "item", "type", "facts")
-    return {s: [{**{k: r[k] for k in head}, "text": found[s][r["id"]]} for r in records] for s in found}
+    return {system: [_with_text(record, texts[record["id"]]) for record in records] for system, texts in found.items()}
+
+
+def _with_text(record: Record, text: str) -> Record:
+    """What the judge is shown of a record, with another text."""
+    return {"id": record["id"], "item": record["item"], "type": record["type"], "facts": record["facts"], "text": text}
 
 
 class Today:
@@ -53,11 +61,12 @@ class Today:
         self.values = params.pick(declared, values=raw)
         self.recipe, self.seed, self.judge = (self.values[key] for key in ("recipe", "seed", "judge"))
         self.tie, self.margin = (float(raw["compare"][key]) for key in ("tie", "margin"))
-        self.rubrics, self.known = rubric.folder(f"prompts/{self.recipe}/judge"), facts.known(self.values["rules"])
+        rules = self.values["rules"]
+        self.rubrics, self.known = rubric.folder(f"prompts/{self.recipe}/judge", rules), facts.known(rules)
         self.texts = texts(files.read)
         self.rows = self.judged(self.texts)
 
-    def judged(self, given: Rows) -> Rows:
+    def judged(self, given: Texts) -> Judgements:
         types = self.values["types"]
         kinds = {text["type"] for part in given.values() for text in part}
         if absent := sorted(kinds - (self.rubrics.keys() & types.keys())):
@@ -69,17 +78,18 @@ class Today:
         return {r.path.stem: grading.judge_id(self.judge, r, types, self.known) for r in self.rubrics.values()}
 
 
-def column(rows: Sequence[Record]) -> Metrics:
+def column(rows: Sequence[Judgement]) -> Metrics:
     """One system: n, n_scored, mean with its interval over items, and the mean if failures were worst or best."""
-    part = [row for row in rows if row["outcome"] == "ok"]
-    found = intervals.mean([row["score"] for row in part], [row["item"] for row in part]).row()
-    ends = missing.bounds([scored(row) for row in rows], WORST, BEST)
+    scores = [scored(row) for row in rows]
+    valid = [(score, row["item"]) for score, row in zip(scores, rows, strict=True) if score is not None]
+    mean = intervals.mean([score for score, _ in valid], [item for _, item in valid]).row()
+    ends = missing.bounds(scores, WORST, BEST)
     return {
-        **found,
+        **mean,
         "n": len(rows),
-        "n_scored": len(part),
+        "n_scored": len(valid),
         "bounds": ends or [None, None],
-        "reason": intervals.why(found),
+        "reason": intervals.why(mean),
     }
 
 
@@ -89,7 +99,7 @@ def alike(now: Sequence[Record], then: Sequence[Record]) -> set[str]:
     return {text["id"] for text in then if ours.get(text["id"]) == (text["type"], text["facts"])}
 
 
-def experiment(name: str, today: Today) -> tuple[Metrics, list[Record]]:
+def experiment(name: str, today: Today) -> tuple[Metrics, list[Judgement]]:
     """One old revision: its columns, how far the working tree is from it, and what the new judge did to its scores;
     and the judgements of its tuned answers to what the working tree asks as well."""
     old = Old(name)
@@ -97,7 +107,7 @@ def experiment(name: str, today: Today) -> tuple[Metrics, list[Record]]:
         raise UserError(f"{name}: of recipe {recipe}, the working tree is of {today.recipe}; make recipe NAME={recipe}")
     # A revision from before there was an aligned model does not name its file.
     then = texts(lambda path: old.rows(path) if old.has(path) or "aligned" not in path else [])
-    before = {system: old.rows(f"data/judgements/{system}.jsonl") for system in then}
+    before: Judgements = {system: old.rows(f"data/judgements/{system}.jsonl") for system in then}
     rows = today.judged(then)
     same = alike(today.texts["golden"], then["golden"])
     ours, theirs = ([row for row in part["tuned"] if row["id"] in same] for part in (today.rows, rows))
@@ -109,16 +119,18 @@ def experiment(name: str, today: Today) -> tuple[Metrics, list[Record]]:
     return {"revision": old.revision, "n": len(then["golden"]), **columns, "to_now": gap, "drift": moved}, theirs
 
 
-def standing(every: Mapping[str, Sequence[Record]], tie: float) -> Metrics:
+def standing(every: Mapping[str, Sequence[Judgement]], tie: float) -> Metrics:
     """Strengths of all systems under one judge, and the matrix of who beats whom, which always exists."""
-    scores = {name: {r["id"]: r["score"] for r in rows if r["outcome"] == "ok"} for name, rows in every.items()}
+    scores = {
+        name: {row["id"]: score for row in rows if (score := scored(row)) is not None} for name, rows in every.items()
+    }
     games = list(bradley_terry.scored(scores, {r["id"]: r["item"] for rows in every.values() for r in rows}, tie))
     return {**bradley_terry.strengths(games, list(every)), "matrix": bradley_terry.matrix(games)}
 
 
 def rejudge(names: Sequence[str]) -> Metrics:
     today, exps = Today(), {}
-    every: dict[str, Sequence[Record]] = dict(today.rows)
+    every: dict[str, Sequence[Judgement]] = dict(today.rows)
     for name in dict.fromkeys(names):
         print(f"rejudge: {name}", file=sys.stderr)
         exps[name], every[f"tuned of {name}"] = experiment(name, today)

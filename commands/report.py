@@ -1,8 +1,10 @@
-"""report: the results as a page to read and a summary to paste, beside what changed against a revision of git.
+"""report: writes the results as a page and as a summary in Markdown, with the changes against a revision of git.
 
-Not a stage of DVC: it depends on git revisions, which no dependency can name. `make report BASE=main` runs it. The same
-inputs give the same bytes; run times and prices go to the terminal only. With --min-score or --max-regression it is a
-gate: the page is written all the same, and the exit code is 3 where it is closed.
+    make report BASE=main MIN_SCORE=4.2 MAX_REGRESSION=0.1
+
+Not a stage of DVC: it depends on git revisions, which no dependency can name. The same inputs give the same bytes; run
+times and prices go to the terminal only. With --min-score or --max-regression it is a gate: the page is written in any
+case, and the exit code is 3 where a limit is missed.
 
 reads   params.yaml, dvc.lock, prompts/, reports/metrics/, reports/plots/, data/, models/base,
         .dvc/cache, .work/times/stages.jsonl
@@ -17,11 +19,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from markupsafe import Markup
+
 from anneal import files, html
 from anneal.errors import UserError
 from anneal.history import revision
 from anneal.history.revision import Snapshot
-from anneal.html import Safe, el
+from anneal.html import el
 from anneal.report import (
     alerts,
     answers,
@@ -45,7 +49,7 @@ from anneal.report.summary import headings
 
 PAGE, SUMMARY = Path("reports/index.html"), Path("reports/summary.md")
 
-SECTIONS: dict[str, Callable[[Snapshot, Snapshot], Safe]] = {
+SECTIONS: dict[str, Callable[[Snapshot, Snapshot], Markup]] = {
     "Scores": scores.scores,
     "Checks": scores.checks,
     "Side by side": scores.browser,

@@ -1,8 +1,11 @@
-"""seeds: the A/A band, how far apart runs lie that differ in nothing but their training seed; `make seeds N=3` runs it.
+"""seeds: measures the A/A band, the spread of the scores of runs that differ in their training seed only.
 
-Not a stage of DVC: it runs the pipeline several times. The run in the working tree is the first; each further one is
-an experiment of DVC in a folder of its own, from `train` to the scores with `-S train.seed=...`, and stays as
-`seeds-<inputs>-<seed>`: run again, only what is missing is run. A difference inside the band is printed as noise.
+    make seeds N=3
+
+Not a stage of DVC: it runs the pipeline N times. The working tree is the first run; each further run is a DVC
+experiment in its own folder, from `train` to the scores, with `-S train.seed=...`. It is kept under the name
+`seeds-<inputs>-<seed>`, so that a second call runs only the missing seeds. The report calls a difference inside the
+band noise.
 
 reads   params.yaml, dvc.lock, data/judgements/tuned.jsonl, data/checks.jsonl, those of the experiments
 writes  reports/metrics/seeds.json

@@ -1,8 +1,10 @@
-"""verify: every number of the report again, from stored rows, without a model or a judge; `make verify` runs it.
+"""verify: recomputes every number of the report from stored rows, without a model or a judge.
 
-Not a stage of DVC: it judges what the stages wrote. A stage that needs no model runs again in a scratch folder that
-holds its deps and nothing else, the judge's stored replies in place of a judge, and must write the same bytes. The
-files of every other stage must be those that dvc.lock holds the md5 of. The exit code is 1 where one differs.
+    make verify
+
+Not a stage of DVC: it checks what the stages wrote. A stage that needs no model runs again in a scratch folder that
+holds its deps only, with the judge's stored replies in place of a judge, and must write the same bytes. The files of
+every other stage must match their md5 in dvc.lock. The exit code is 1 where a file differs.
 
 reads   dvc.lock, params.yaml, what the stages read and wrote
 writes  nothing

@@ -169,7 +169,7 @@ def main(accept: Accept, answer: Answer, rules: facts.Rules, seed: int, threads:
     drawn = answer.decode.temperature if answer.decode.do_sample else 0.0
     answers = {path: files.read(path, "id", "finish") for path in FIRST}
     where = next((path for path, rows in answers.items() if rows), FIRST[-1])
-    rungs = [escalation.given(test, answers[where], drawn, where), *sampler.rungs()]
+    rungs = [escalation.stored_answers(test, answers[where], drawn, where), *sampler.rungs()]
     rungs += [escalation.neighbours(train, accept.candidates)] if accept.fallback else []
     likely = density.load("models/density/density.json") if accept.checks else None
     context = text_checks.context(rules, likely, [record["completion"][-1]["content"] for record in train])
@@ -179,7 +179,7 @@ def main(accept: Accept, answer: Answer, rules: facts.Rules, seed: int, threads:
         return [[f"{name}: {found[0]}"[:160] for name, found in row.items() if found] for row in hits]
 
     said = lambda line: print(f"accept: {line}", file=sys.stderr)  # noqa: E731
-    rows = escalation.climb(
+    rows = escalation.escalate(
         test, rungs, check, said, bool(accept.checks or reward), reward, together=2 if reward else 1
     )
     files.write("data/accepted.jsonl", rows)

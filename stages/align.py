@@ -22,12 +22,13 @@ from anneal.checks.facts import Rules
 from anneal.dataset import chat_template
 from anneal.dataset.encoding import positions
 from anneal.errors import UserError
-from anneal.files import Record, root, work
+from anneal.files import root, work
 from anneal.models import loading, weights
 from anneal.models.weights import ADAPTER, BASE
 from anneal.params import Count, Section
 from anneal.preference import pair_flaws
 from anneal.preference.rule_rewards import Rewards
+from anneal.records import Metrics
 from anneal.stage import run
 from anneal.training import dpo, grpo, launch, loop, preference_eval, preference_pairs
 from anneal.training.dpo import Dpo
@@ -60,9 +61,9 @@ class Task:
     folder: Path
 
     def learner(self, longest: int) -> Any:
-        return loop.learner(BASE, ADAPTER, self.align.dtype, self.align.quantize, longest)
+        return loop.trainable_policy(BASE, ADAPTER, self.align.dtype, self.align.quantize, longest)
 
-    def shared(self) -> Record:
+    def shared(self) -> Metrics:
         return loop.arguments(self.align.dtype, self.align.checkpointing, self.seed, self.folder)
 
     def fit(self, trainer: Any) -> None:
@@ -70,7 +71,7 @@ class Task:
         loop.fit(trainer, self.folder, section, "halve it, or set align.checkpointing: true")
 
 
-def audit(path: Path, stage: str) -> Record:
+def audit(path: Path, stage: str) -> Metrics:
     """The figures that must be there before any training."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; `dvc repro {stage}` makes it")
@@ -98,7 +99,7 @@ def refuse(align: Align) -> None:
         )
 
 
-def by_pairs(task: Task) -> tuple[Any, Record, dict[str, str]]:
+def by_pairs(task: Task) -> tuple[Any, Metrics, dict[str, str]]:
     """DPO; held-out accuracy is that of the test pairs, before and after."""
     parts = {
         part: preference_pairs.encode(f"data/{part}_pairs.jsonl", task.tokenizer, positions(BASE))
@@ -117,7 +118,7 @@ def by_pairs(task: Task) -> tuple[Any, Record, dict[str, str]]:
         processing_class=task.tokenizer,
         callbacks=[loop.watch(bool(held.rows), "align.dpo")],
     )
-    dpo.prove(trainer, learnt, chat_template.stop_ids(task.tokenizer))
+    dpo.check_batches(trainer, learnt, chat_template.stop_ids(task.tokenizer))
     task.fit(trainer)
     # Without the autocast of training: in another number type the very same weights give other likelihoods.
     after = preference_eval.score(trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval(), test)
@@ -131,7 +132,7 @@ def by_pairs(task: Task) -> tuple[Any, Record, dict[str, str]]:
     )
 
 
-def by_rewards(task: Task) -> tuple[Any, Record, dict[str, str]]:
+def by_rewards(task: Task) -> tuple[Any, Metrics, dict[str, str]]:
     """GRPO; what is gained on prompts that it has not seen, rollout measures."""
     settings, records = task.align.grpo, files.read("data/train.jsonl", "id", "type", "prompt")
     longest = max(len(chat_template.prompt_ids(task.tokenizer, record["prompt"])) for record in records)
@@ -151,12 +152,12 @@ def by_rewards(task: Task) -> tuple[Any, Record, dict[str, str]]:
     )
     task.fit(trainer)
     history = trainer.state.log_history
-    grpo.learnt(history)
-    found = {"prompts": settings.prompts, "samples": settings.samples, **grpo.ends(history)}
+    grpo.refuse_without_signal(history)
+    found = {"prompts": settings.prompts, "samples": settings.samples, **grpo.first_and_last(history)}
     return trainer, found, grpo.columns(history)
 
 
-METHODS: dict[str, Callable[[Task], tuple[Any, Record, dict[str, str]]] | None] = {
+METHODS: dict[str, Callable[[Task], tuple[Any, Metrics, dict[str, str]]] | None] = {
     "none": None,
     "dpo": by_pairs,
     "grpo": by_rewards,
@@ -169,7 +170,7 @@ def keep(folder: Path, align: Align, trainer: Any, tokenizer: Any) -> None:
     files.write_json(folder / weights.MARK, {"method": align.method})
 
 
-def write(save: Callable[[Path], Any], metrics: Record, plot: str) -> None:
+def write(save: Callable[[Path], Any], metrics: Metrics, plot: str) -> None:
     files.write_folder("models/aligned", save)
     files.write_text("reports/plots/align.tsv", plot)
     files.write_json("reports/metrics/align.json", metrics)
@@ -179,7 +180,7 @@ def checkpoints(values: list[Any], rules: Rules) -> Path:
     """The folder of this run's checkpoints: other data, settings or code have another."""
     inputs = [BASE, ADAPTER, Path("models/density"), Path("models/reward"), Path(rules.folder)]
     inputs += [Path(f"data/{name}.jsonl") for name in ("train", *(f"{part}_pairs" for part in pair_flaws.PARTS))]
-    settings = [*values, rules.model_dump(), launch.inside(), root()]
+    settings = [*values, rules.model_dump(), launch.world_size(), root()]
     return work("align") / fingerprint.of([*inputs, *fingerprint.code(__file__)], settings)
 
 
@@ -191,7 +192,7 @@ def main(align: Align, processes: Count, rewards: Rewards, rules: Rules, seed: i
         copy = functools.partial(shutil.copytree, ADAPTER, dirs_exist_ok=True)
         return write(copy, {"method": "none"}, loop.table([], dpo.COLUMNS))
     refuse(align)
-    if launch.spread(main, processes):
+    if launch.distribute(main, processes):
         return None
     loading.threads(threads)
     loop.quiet()

@@ -107,7 +107,7 @@ def writer(system: System, answer: Answer, loaded: Any, tokenizer: Any) -> Write
     return lambda rows, *rest: asked([row.record for row in rows], *rest)
 
 
-def reply(rows: list[Row], write: Write, settings: generate.Decode, seed: int) -> list[Record]:
+def reply(rows: list[Row], write: Write, settings: generate.Decode, seed: int) -> list[dict[str, Any]]:
     """What is written to a batch of rows, in their order."""
     seeds = [random.Random(f"{seed}/answer/{row.record['id']}").getrandbits(63) for row in rows]
     return [
@@ -117,7 +117,7 @@ def reply(rows: list[Row], write: Write, settings: generate.Decode, seed: int) -
     ]
 
 
-def scored(rows: list[Row], write: Write, settings: generate.Decode, seed: int, loaded: Any) -> list[Record]:
+def scored(rows: list[Row], write: Write, settings: generate.Decode, seed: int, loaded: Any) -> list[dict[str, Any]]:
     """Replies and golden log-probabilities (nats)."""
     made = reply(rows, write, settings, seed)
     for row, found in zip(rows, made, strict=True):
@@ -127,13 +127,15 @@ def scored(rows: list[Row], write: Write, settings: generate.Decode, seed: int, 
     return made
 
 
-def gather(rows: list[Row], size: int, folder: Path, make: Callable[[list[Row]], list[Record]]) -> list[Record]:
+def gather(
+    rows: list[Row], size: int, folder: Path, make: Callable[[list[Row]], list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
     """A record per row, in order. Rows whose golden answer is long tend to get long answers: like goes with like."""
     lengths = [len(row.golden.ids) for row in rows]
     return batches.gather("answer", lengths, size, folder, lambda places: make([rows[place] for place in places]))
 
 
-def beside(rows: list[Row], write: Write, answer: Answer, seed: int, folder: Path) -> list[Record]:
+def beside(rows: list[Row], write: Write, answer: Answer, seed: int, folder: Path) -> list[dict[str, Any]]:
     """The replies of every preset, one after the other, each seed a run over all rows."""
     found = []
     for name, preset in answer.presets.items():

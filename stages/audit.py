@@ -17,7 +17,7 @@ from anneal import files
 from anneal.params import Count, Fraction, Section
 from anneal.preference import pair_flaws, shortcuts
 from anneal.preference.pair_flaws import ALL, PARTS, Pair
-from anneal.records import Record
+from anneal.records import Metrics
 from anneal.stage import run
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Audit(Section):
     top: Count  # give-away n-grams that are listed
 
 
-def column(pairs: Sequence[Pair], everything: Sequence[Pair], audit: Audit, seed: int) -> Record:
+def column(pairs: Sequence[Pair], everything: Sequence[Pair], audit: Audit, seed: int) -> Metrics:
     """All figures of one strategy, or of all of them; `share` is of all pairs."""
     return {
         "n": len(pairs),
@@ -50,7 +50,7 @@ def column(pairs: Sequence[Pair], everything: Sequence[Pair], audit: Audit, seed
     }
 
 
-def measure(pairs: Sequence[Pair], audit: Audit, seed: int) -> Record:
+def measure(pairs: Sequence[Pair], audit: Audit, seed: int) -> Metrics:
     """{n, strategies, all, flags, reason}; the order of the pairs changes nothing."""
     pairs = sorted(pairs)
     kinds = sorted({p.kind for p in pairs})
@@ -65,12 +65,12 @@ def _show(value: float | None, form: str = ".3f") -> str:
     return "-" if value is None else format(value, form)
 
 
-def _span(row: Record, key: str, form: str) -> str:
+def _span(row: Metrics, key: str, form: str) -> str:
     inside = "" if row["low"] is None else f" [{_show(row['low'], form)}, {_show(row['high'], form)}]"
     return _show(row[key], form) + inside
 
 
-def table(numbers: Record) -> Table:
+def table(numbers: Metrics) -> Table:
     """A row for each strategy; what is flagged is red."""
     from rich.table import Table
     from rich.text import Text
@@ -109,7 +109,7 @@ def table(numbers: Record) -> Table:
     return made
 
 
-def show(numbers: Record) -> None:
+def show(numbers: Metrics) -> None:
     """The table, what gives each strategy away with the texts that hold it (chosen/rejected), and the flags."""
     from rich.console import Console
     from rich.text import Text

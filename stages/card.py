@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -22,7 +22,7 @@ from anneal.judging import controls, detection, grading, injected_defects, rubri
 from anneal.judging.grading import Judge
 from anneal.llm import client
 from anneal.params import Section
-from anneal.records import Metrics, Record
+from anneal.records import Metrics, Record, Rejected
 from anneal.stage import run
 
 
@@ -31,7 +31,7 @@ class Card(Section):
 
 
 def texts(
-    test: Sequence[Record], rejected: Sequence[Record], context: injected_defects.Context, seed: int, items: int
+    test: Sequence[Record], rejected: Sequence[Rejected], context: injected_defects.Context, seed: int, items: int
 ) -> Metrics:
     """{texts, left_out}: the texts to judge, ids `<defect>/<record id>`, and why a defect has none.
 
@@ -101,14 +101,14 @@ def main(
     test = files.read("data/test.jsonl", "id", "item", "type", "facts", "completion")
     golden = files.read("data/judgements/golden.jsonl", "id", "outcome", "judge_id")
     rejected = files.read("data/rejected.jsonl", "id", "kind", "text")
-    rubrics, known = rubric.folder(f"prompts/{recipe}/judge"), facts.known(rules)
+    rubrics, known = rubric.folder(f"prompts/{recipe}/judge", rules), facts.known(rules)
     dims = {kind: list(sheet.header.dimensions) for kind, sheet in rubrics.items()}
     bank = injected_defects.bank(Path("data/raw") / recipe / "planted")
     moved = {"wrong_type": controls.swapped(test, seed), "other_item": controls.other(test, seed)}
     context = injected_defects.Context(bank, rules, known, dims, judge.null_text, moved)
     found = texts(test, rejected, context, seed, card.items)
     given = found["texts"]
-    rows = []
+    rows: list[Any] = []
     for text, row in zip(given, grading.grade(given, rubrics, types, known, judge), strict=True):
         name, _, own = row["id"].partition("/")
         rows.append({**row, "id": own, "defect": name, "text": text["text"], "changes": text["changes"]})

@@ -18,11 +18,11 @@ from anneal import files, prompts
 from anneal.llm import client
 from anneal.offline import phrase_teacher
 from anneal.params import Count, Section
-from anneal.records import Record
+from anneal.records import Row
 from anneal.stage import run
 
 Answers = list[client.Answer]
-Ask = Callable[[list[tuple[Record, str]], int], Answers]  # records with what they lack, and the number of the attempt
+Ask = Callable[[list[tuple[Row, str]], int], Answers]  # records with what they lack, and the number of the attempt
 
 
 class Words(Section):
@@ -108,7 +108,7 @@ def tidy(text: str, clean: Clean) -> tuple[str, list[str]]:
     return text, changed
 
 
-def begin(record: Record, clean: Clean) -> Record:
+def begin(record: Row, clean: Clean) -> Row:
     """The record with its versions so far: as generated and, if the rules found something, as they left it."""
     text, changed = tidy(record["text"], clean)
     versions = [{"by": "generate", "text": record["text"], "reason": ""}]
@@ -120,7 +120,7 @@ def begin(record: Record, clean: Clean) -> Record:
     return {**record, **other, "text": text, "versions": versions}
 
 
-def play(records: list[Record], step: Round, clean: Clean, ask: Ask) -> dict[str, int]:
+def play(records: list[Row], step: Round, clean: Clean, ask: Ask) -> dict[str, int]:
     """One round, in place: ask about the records that fail its check until they pass or the attempts run out."""
     mine = [r for r in records if any(fnmatchcase(r["type"], pattern) for pattern in step.types)]
     asked = failing = sum(bool(step.lacks(r["text"])) for r in mine)
@@ -138,7 +138,7 @@ def play(records: list[Record], step: Round, clean: Clean, ask: Ask) -> dict[str
     return {"asked": asked, "fixed": asked - failing, "failing": failing}
 
 
-def close(record: Record, clean: Clean) -> bool:
+def close(record: Row, clean: Clean) -> bool:
     """Whether the record passes in the end; what it still lacks is the reason of its last version."""
     steps = [s for s in clean.rounds if any(fnmatchcase(record["type"], pattern) for pattern in s.types)]
     # All rounds again: a later one may have undone what an earlier one put right.
@@ -154,7 +154,7 @@ def asker(step: Round, recipe: str, teacher: client.Chat, types: dict[str, str],
         phrase_teacher.teacher(bank),
     )
 
-    def ask(todo: list[tuple[Record, str]], attempt: int) -> Answers:
+    def ask(todo: list[tuple[Row, str]], attempt: int) -> Answers:
         calls = []
         for r, why in todo:
             slots = {**prompts.slots(r["facts"]), "label": types[r["type"]], "text": r["text"], "reason": why}

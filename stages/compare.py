@@ -19,7 +19,7 @@ from anneal import files
 from anneal.errors import UserError
 from anneal.evaluation import alignment_effect, scoreboard
 from anneal.params import Section
-from anneal.records import Metrics, Record
+from anneal.records import Check, Judgement, Metrics, Row
 from anneal.stage import run
 from anneal.stats import intervals, missing, paired, pairwise_summary, repeats
 from anneal.systems import SYSTEMS
@@ -40,9 +40,9 @@ class Compare(Section):
     margin: Annotated[float, Field(gt=0)]  # systems that differ by less are as good as each other
 
 
-def join(checks: list[Record], judged: dict[str, list[Record]], shares: list[str]) -> dict[str, list[Record]]:
+def join(checks: list[Check], judged: dict[str, list[Judgement]], shares: list[str]) -> dict[str, list[Row]]:
     """One row per system and record, what was checked and what was judged; UserError where a side lacks a record."""
-    joined: dict[str, list[Record]] = {}
+    joined: dict[str, list[Row]] = {}
     for system in judged:
         verdicts = {
             row["id"]: {key: row[key] for key in ("outcome", "score", "dims", "judge_id")}
@@ -77,7 +77,7 @@ def same(metrics: dict[str, Metrics]) -> Metrics:
     return {key: metrics["golden"][key] for key in ("judge_ids", "score_kind")}
 
 
-def column(rows: list[Record], shares: list[str]) -> Metrics:
+def column(rows: list[Row], shares: list[str]) -> Metrics:
     """One system: means and shares, their 95% intervals over items, and the mean if failures were worst or best."""
     scored = [row for row in rows if row["outcome"] == "ok"]
     items, gone = [row["item"] for row in rows], len(rows) - len(scored)
@@ -107,7 +107,7 @@ def best(scores: Iterable[dict[str, float | None]], systems: Sequence[str], tie:
     return {**counts, "n": counts.total()}
 
 
-def block(joined: dict[str, list[Record]], compare: Compare, seed: int) -> Metrics:
+def block(joined: dict[str, list[Row]], compare: Compare, seed: int) -> Metrics:
     """The columns of all systems, tuned less base and less golden on the texts that both have a score for, the aligned
     one less tuned and golden, and which texts pass each share in tuned or base only."""
     scores = {s: {r["id"]: paired.scored(r) for r in rows} for s, rows in joined.items()}
@@ -127,7 +127,7 @@ def block(joined: dict[str, list[Record]], compare: Compare, seed: int) -> Metri
     return {**found, "best": best(every, [*scores], compare.tie)}
 
 
-def summary(joined: dict[str, list[Record]], compare: Compare, seed: int) -> Metrics:
+def summary(joined: dict[str, list[Row]], compare: Compare, seed: int) -> Metrics:
     """The block of all texts, and one for each type, whose p-values share one Holm correction; what failed, and
     whether it failed in one system more than in another."""
     by_type: dict[str, Metrics] = {}
@@ -176,7 +176,7 @@ def main(compare: Compare, seed: int) -> None:
     numbers = {
         **summary(joined, compare, seed),
         **by,
-        "alignment": alignment_effect.whole(joined, drawn, samples, evaluated, compare.shares, seed),
+        "alignment": alignment_effect.summary(joined, drawn, samples, evaluated, compare.shares, seed),
         "controls": evaluated["controls"],
         "judge_controls": repeats.controls(planted, judged["golden"]),
         "repeats": {system: repeats.summary(judged[system]) for system in judged},

@@ -16,10 +16,10 @@ from anneal.checks import density, density_fit, facts, text_checks
 from anneal.checks.text_checks import Context, Filter
 from anneal.errors import UserError
 from anneal.evaluation import metrics
-from anneal.evaluation.metrics import MetricInputs, Numbers, Rows, share
+from anneal.evaluation.metrics import MetricInputs, Rows, share
 from anneal.judging import controls
 from anneal.params import Count, Fraction, Section
-from anneal.records import Record, golden
+from anneal.records import Check, Metrics, Record, Row, golden
 from anneal.stage import run
 from anneal.systems import MODELS, present
 
@@ -37,12 +37,12 @@ class Evaluate(Section):
 
 def checked(
     section: Evaluate, system: str, pairs: list[tuple[Record, str, bool]], context: Context, fit: density_fit.Fit | None
-) -> list[Record]:
+) -> list[Check]:
     """Checked texts of one system: record, text, whether it ended by itself. strict and all_facts want that too.
 
     Golden and answers meet one yardstick: the density of the folds without the record, its golden text included.
     """
-    made = []
+    made: list[Check] = []
     found = text_checks.run_all(section.checks, [r for r, _, _ in pairs], [words for _, words, _ in pairs], context)
     texts = [{"id": r["id"], "type": r["type"], "text": words} for r, words, _ in pairs]
     inside = fit.inside(texts) if fit else [True] * len(pairs)
@@ -53,9 +53,20 @@ def checked(
         passed["strict"] = stopped and all(passed[rule] for rule in section.strict)
         if "all_facts" in passed:
             passed["all_facts"] = stopped and passed["all_facts"]
-        row = {key: r[key] for key in ("id", "item", "type")} | {"system": system, "text": words, "stopped": stopped}
         told = hits.get("all_facts") or [f"{rule}:{hit}" for rule, each in hits.items() for hit in each]
-        made.append({**row, "checks": passed, "found": told, "strict": passed["strict"]})
+        made.append(
+            {
+                "id": r["id"],
+                "item": r["item"],
+                "type": r["type"],
+                "system": system,
+                "text": words,
+                "stopped": stopped,
+                "checks": passed,
+                "found": told,
+                "strict": passed["strict"],
+            }
+        )
     return made
 
 
@@ -82,11 +93,16 @@ def held_out(records: list[Record], section: Evaluate, likely: density.Density, 
     confirmed."""
     if "in_distribution" not in section.checks:
         return None
-    return density_fit.fit([{"id": r["id"], "type": r["type"], "text": golden(r)} for r in records], likely, seed)
+    texts: list[Record] = [{"id": r["id"], "item": r["item"], "type": r["type"], "text": golden(r)} for r in records]
+    return density_fit.fit(texts, likely, seed)
 
 
 def sampled(
-    samples: list[Record], validation: list[Record], section: Evaluate, context: Context, fit: density_fit.Fit | None
+    samples: list[Row],
+    validation: list[Record],
+    section: Evaluate,
+    context: Context,
+    fit: density_fit.Fit | None,
 ) -> str:
     """What the answers during training passed, by step, as TSV."""
     known = {record["id"]: record for record in validation}
@@ -101,7 +117,7 @@ def sampled(
     return "\n".join(lines) + "\n"
 
 
-METRICS: dict[str, Callable[[str, MetricInputs], Numbers]] = {
+METRICS: dict[str, Callable[[str, MetricInputs], Metrics]] = {
     "rules": metrics.rules,
     "stops": metrics.stops,
     "likelihood": metrics.likelihood,
@@ -138,7 +154,7 @@ def main(evaluate: Evaluate, filter: Filter, rules: facts.Rules, seed: int) -> N
     found = gather(test, answers, evaluate, context, fit, seed)
     known = {record["id"]: record for record in test}
 
-    def laid(path: str) -> list[Record]:
+    def laid(path: str) -> list[Row]:
         """Rows of a file, each with what its text passes."""
         rows = files.read(path)
         triples = [(known[row["id"]], row["text"], row.get("finish", "stop") == "stop") for row in rows]

@@ -11,13 +11,13 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from anneal import files, similarity
 from anneal.checks import density, density_fit, facts, impact, text_checks
 from anneal.checks.text_checks import Filter
 from anneal.errors import UserError
-from anneal.records import Record
+from anneal.records import Metrics, Record, Row
 from anneal.stage import run
 
 FIELDS = ("id", "item", "type", "facts", "text")
@@ -33,10 +33,10 @@ class Limits:
     hits: dict[str, dict[str, list[str]]]
 
 
-Rule = Callable[[Sequence[Record], Limits], dict[str, Record]]  # records -> id of each dropped one -> the reason
+Rule = Callable[[Sequence[Record], Limits], dict[str, Metrics]]  # records -> id of each dropped one -> the reason
 
 
-def _reason(value: float, threshold: float, **more: Any) -> Record:
+def _reason(value: float, threshold: float, **more: Any) -> Metrics:
     """A margin is the distance beyond the threshold, so never negative."""
     numbers = {"value": value, "threshold": threshold, "margin": abs(value - threshold)}
     return {name: round(number, 6) for name, number in numbers.items()} | more
@@ -45,15 +45,15 @@ def _reason(value: float, threshold: float, **more: Any) -> Record:
 def _found(rule: str) -> Rule:
     """A check as a rule: dropped for one hit, the hits named."""
 
-    def dropped(records: Sequence[Record], limits: Limits) -> dict[str, Record]:
+    def dropped(records: Sequence[Record], limits: Limits) -> dict[str, Metrics]:
         found = {r["id"]: limits.hits[r["id"]][rule] for r in records}
         return {name: _reason(len(hits), 0, found=hits) for name, hits in found.items() if hits}
 
     return dropped
 
 
-def _length(records: Sequence[Record], limits: Limits) -> dict[str, Record]:
-    found: dict[str, Record] = {}
+def _length(records: Sequence[Record], limits: Limits) -> dict[str, Metrics]:
+    found: dict[str, Metrics] = {}
     for record in records:
         low, high = limits.types[record["type"]].length
         if not low <= (n := len(record["text"])) <= high:
@@ -61,18 +61,18 @@ def _length(records: Sequence[Record], limits: Limits) -> dict[str, Record]:
     return found
 
 
-def _exact(records: Sequence[Record], _limits: Limits) -> dict[str, Record]:
+def _exact(records: Sequence[Record], _limits: Limits) -> dict[str, Metrics]:
     first: dict[str, str] = {}
     held = {r["id"]: first.setdefault(similarity.key(r["text"]), r["id"]) for r in records}
     return {name: _reason(1.0, 1.0) | {"with": kept} for name, kept in held.items() if kept != name}
 
 
-def _near(records: Sequence[Record], limits: Limits) -> dict[str, Record]:
+def _near(records: Sequence[Record], limits: Limits) -> dict[str, Metrics]:
     """On the texts of all records: the types of one item share its facts and should share no more."""
     earlier: dict[int, list[tuple[float, int]]] = {}
     for i, j, shared in similarity.near_duplicates([r["text"] for r in records], limits.near_duplicate):
         earlier.setdefault(j, []).append((shared, i))
-    dropped: dict[int, Record] = {}
+    dropped: dict[int, Metrics] = {}
     for j in sorted(earlier):
         # Only a kept neighbour counts: along a chain of neighbours the ends may have little in common.
         kept = [(shared, -i) for shared, i in earlier[j] if i not in dropped]
@@ -85,11 +85,11 @@ def _near(records: Sequence[Record], limits: Limits) -> dict[str, Record]:
 RULES: dict[str, Rule] = {"length": _length, "exact": _exact, "near": _near}
 
 
-def _row(record: Record, rule: str, reason: Record) -> Record:
+def _row(record: Record, rule: str, reason: Metrics) -> Row:
     return {**{name: record[name] for name in ("id", "item", "type", "text")}, "rule": rule, **reason}
 
 
-def _complete(records: Sequence[Record], kept: Sequence[Record], dropped: Sequence[Record]) -> None:
+def _complete(records: Sequence[Record], kept: Sequence[Record], dropped: Sequence[Row]) -> None:
     """Refuses a filter that leaves nothing of a type: the model would never see it, the test never ask for it."""
     left = Counter(r["type"] for r in kept)
     for kind, count in sorted(Counter(r["type"] for r in records).items()):
@@ -101,7 +101,7 @@ def _complete(records: Sequence[Record], kept: Sequence[Record], dropped: Sequen
             raise UserError(f"{line}; {lost[0]['id']}: {lost[0]['rule']} {reason}; mend the prompt or loosen the rule")
 
 
-def sound(records: Sequence[Record], section: Filter, rules: facts.Rules) -> tuple[list[Record], list[Record]]:
+def sound(records: Sequence[Record], section: Filter, rules: facts.Rules) -> tuple[list[Record], list[Row]]:
     """What passes the rules, and what does not, by the order of the rules."""
     named = [rule for rule in section.rules if rule not in RULES]
     text_checks.refuse(named, f"filter.rules (beside {', '.join(RULES)})")
@@ -109,7 +109,7 @@ def sound(records: Sequence[Record], section: Filter, rules: facts.Rules) -> tup
         raise UserError(f"data/cleaned.jsonl: the id {twice[0]!r} stands there twice; an id names one record")
     found = text_checks.run_all(named, records, [r["text"] for r in records], text_checks.context(rules))
     hits = {r["id"]: row for r, row in zip(records, found, strict=True)}
-    limits, left, dropped = Limits(section.near_duplicate, rules.types, hits), list(records), list[Record]()
+    limits, left, dropped = Limits(section.near_duplicate, rules.types, hits), list(records), list[Row]()
     for rule in section.rules:
         reasons = RULES.get(rule, _found(rule))(left, limits)
         dropped += [_row(r, rule, reasons[r["id"]]) for r in left if r["id"] in reasons]
@@ -120,17 +120,18 @@ def sound(records: Sequence[Record], section: Filter, rules: facts.Rules) -> tup
 
 def likely(
     records: Sequence[Record], section: density.Density, seed: int
-) -> tuple[list[Record], list[Record], density_fit.Fit]:
+) -> tuple[list[Record], list[Row], density_fit.Fit]:
     """Records with their `log_prob`, the least likely ones apart, and the density that was fitted on all of them.
 
     A record is scored by a mixture that has not seen it: its own would find it likely for having been fitted on it.
     """
     fit = density_fit.fit(records, section, seed)
-    threshold, kept, dropped = fit.model.threshold, list[Record](), list[Record]()
+    threshold, kept, dropped = fit.model.threshold, list[Record](), list[Row]()
     absent = {"value": None, "threshold": round(threshold, 6), "margin": None}  # the JSON of a text lacks a field
     for record, score in zip(records, fit.scores.tolist(), strict=True):
         if score >= threshold:
-            kept.append({**{name: record[name] for name in KEPT if name in record}, "log_prob": round(score, 6)})
+            slim = cast(Record, {name: value for name, value in record.items() if name in KEPT})
+            kept.append({**slim, "log_prob": round(score, 6)})
         else:
             dropped.append(_row(record, "density", _reason(score, threshold) if math.isfinite(score) else absent))
     _complete(records, kept, dropped)

@@ -20,9 +20,10 @@ from anneal.dataset.chat_template import Unmaskable
 from anneal.dataset.encoding import positions
 from anneal.dataset.instructions import Task, Writer, balanced
 from anneal.errors import UserError
-from anneal.files import Record, work
+from anneal.files import work
 from anneal.models import loading
 from anneal.params import Count, Section
+from anneal.records import Message, Metrics, Record, Rejected, Row
 from anneal.stage import run
 
 
@@ -39,7 +40,7 @@ class Format(Section):
 class Result:
     """Rows that are kept, and every one that is not with its reason."""
 
-    rows: list[Record] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     kept: list[chat_template.Encoded] = field(default_factory=list)  # of `rows`, the last reply of each
     encoded: list[chat_template.Encoded | Unmaskable] = field(default_factory=list)
     over: list[str] = field(default_factory=list)  # ids
@@ -47,7 +48,7 @@ class Result:
     wordings: dict[str, Counter[int]] = field(default_factory=dict)  # task -> wording -> rows
     instructions: set[str] = field(default_factory=set)  # different ones of the main task
 
-    def take(self, row: Record, tokenizer: Any, reply: list[dict[str, str]], longest: int) -> bool:
+    def take(self, row: Row, tokenizer: Any, reply: list[Message], longest: int) -> bool:
         """Keep the row if its reply can be masked exactly and is short enough."""
         try:
             encoded = chat_template.encode(tokenizer, row["prompt"], reply)
@@ -73,7 +74,7 @@ def formatted(records: Sequence[Record], writers: Sequence[Writer], tokenizer: A
         for record in asked:
             # A row of a further task keeps the item, so that the split never parts it from the record it is made of.
             name = f"{record['id']}/{writer.name}" if writer.name else record["id"]
-            row = {"id": name, "item": record["item"], "type": writer.kind(record), "facts": record["facts"]}
+            row: Row = {"id": name, "item": record["item"], "type": writer.kind(record), "facts": record["facts"]}
             prompt, instruction = writer.prompt(record, wording[record["id"]])
             row |= {"prompt": prompt, "completion": [{"role": "assistant", "content": writer.answer(record)}]}
             if result.take(row, tokenizer, row["completion"], longest):
@@ -82,7 +83,7 @@ def formatted(records: Sequence[Record], writers: Sequence[Writer], tokenizer: A
     return result
 
 
-def paired(rejected: list[Record], rows: list[Record], tokenizer: Any, longest: int) -> Result:
+def paired(rejected: list[Rejected], rows: list[Row], tokenizer: Any, longest: int) -> Result:
     """Preference pairs on the very prompts of the kept rows; a pair whose row is gone goes with it."""
     result, kept = Result(), {row["id"]: row for row in rows}
     for record in rejected:
@@ -125,7 +126,7 @@ def share(used: Counter[int], lines: int) -> dict[str, float]:
     return {f"line_{n + 1}": used[n] / max(used.total(), 1) for n in range(lines)}
 
 
-def measure(sft: Result, pairs: Result, counts: dict[str, int], writers: Sequence[Writer], tokenizer: Any) -> Record:
+def measure(sft: Result, pairs: Result, counts: dict[str, int], writers: Sequence[Writer], tokenizer: Any) -> Metrics:
     """Counts, masks, token statistics over all maskable rows (also those too long), budget, shares of the wordings."""
     ok = [row for row in sft.encoded if isinstance(row, chat_template.Encoded)]
     rows = counted(sft, tokenizer)

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from anneal import files, prompts
 from anneal.errors import UserError
 from anneal.llm import client
 from anneal.offline import phrase_teacher, style_teacher
 from anneal.params import Count, Section
-from anneal.records import Record
+from anneal.records import Metrics, Record, Row
 from anneal.sources import essays, pii, tables
 from anneal.sources.essays import Markdown
 from anneal.sources.tables import Fields
@@ -45,10 +46,10 @@ class Material:
     teacher: client.Chat
 
 
-Made = tuple[list[Record], list[client.Answer], Record]  # records, what was asked for them, figures of the source
+Made = tuple[list[Record], list[client.Answer], Metrics]  # records, what was asked for them, figures of the source
 
 
-def read_items(path: str, required: list[str]) -> list[Record]:
+def read_items(path: str, required: list[str]) -> list[Row]:
     """The sheets of a recipe. Refuses, with the line, one that lacks a key and an id that is used twice."""
     items = files.read(path, "id", *required)
     numbers = [n for n, raw in enumerate(Path(path).read_bytes().split(b"\n"), 1) if raw.strip()]
@@ -65,14 +66,14 @@ def read_items(path: str, required: list[str]) -> list[Record]:
     return items
 
 
-def natural(record: Record) -> tuple[Any, ...]:
+def natural(record: Mapping[str, Any]) -> tuple[Any, ...]:
     """Sort key of a record: p2 before p10, whatever the order of the source file."""
     pieces = re.split(r"(\d+)", record["item"])
     name = [(int(p), "") if p.isdecimal() else (-1, p) for p in pieces]
     return name, record["type"], int(record["id"].split("/")[-1]), record["id"]
 
 
-def record_of(item: Record, kind: str, sample: int, text: str) -> Record:
+def record_of(item: Row, kind: str, sample: int, text: str) -> Record:
     facts = {key: value for key, value in item.items() if key not in ("id", "type", "text")}
     return {"id": f"{item['id']}/{kind}/{sample}", "item": item["id"], "type": kind, "facts": facts, "text": text}
 
@@ -95,14 +96,18 @@ def from_teacher(material: Material) -> Made:
                 calls.append(client.Call(rows[-1]["id"], messages, sample))
     bank = Path("data/raw") / material.recipe / "offline"
     answers = client.ask(calls, material.teacher, "teacher", phrase_teacher.teacher(bank), material=bank)
-    made = [{**row, "text": a.text.strip()} for row, a in zip(rows, answers, strict=True) if a.status != "failed"]
+    made: list[Record] = [
+        {**row, "text": answer.text.strip()}
+        for row, answer in zip(rows, answers, strict=True)
+        if answer.status != "failed"
+    ]
     return made, answers, {"pii": found}
 
 
 def from_records(material: Material) -> Made:
     """The source's own pairs: each row of the table holds a text and its type, its other columns are the facts."""
     generate, types = material.generate, material.types
-    fields, made, places, seen = generate.fields, list[Record](), dict[str, str](), Counter[str]()
+    fields, made, places, seen = generate.fields, list[Row](), dict[str, str](), Counter[str]()
     taken = fields.taken
     if not fields.type and len(types) > 1:
         raise UserError(
@@ -133,7 +138,11 @@ def from_records(material: Material) -> Made:
         raise UserError(f"{generate.items}: {fields.turns}: every question has earlier turns; bring one that has none")
     kept, found = pii.records(made, generate.pii)
     dropped = {"history": len(rows) - len(made), "pii": len(made) - len(kept)}
-    return kept, [], {"pii": found} | ({"rows": len(rows), "dropped": dropped} if fields.turns else {})
+    return (
+        cast(list[Record], kept),
+        [],
+        {"pii": found} | ({"rows": len(rows), "dropped": dropped} if fields.turns else {}),
+    )
 
 
 def from_markdown(material: Material) -> Made:

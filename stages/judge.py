@@ -18,16 +18,22 @@ from anneal.errors import UserError
 from anneal.judging import controls, grading, rubric
 from anneal.judging.grading import BEST, WORST, Judge
 from anneal.judging.rubric import Rubric
-from anneal.records import Record, answered
+from anneal.records import Judgement, Record, answered
 from anneal.stage import run
 
 
 def paired(records: list[Record], texts: dict[str, str]) -> list[Record]:
     """The records that have a text, with it."""
     return [
-        {**{key: r[key] for key in ("id", "item", "type", "facts")}, "text": texts[r["id"]]}
-        for r in records
-        if r["id"] in texts
+        {
+            "id": record["id"],
+            "item": record["item"],
+            "type": record["type"],
+            "facts": record["facts"],
+            "text": texts[record["id"]],
+        }
+        for record in records
+        if record["id"] in texts
     ]
 
 
@@ -35,27 +41,27 @@ def mean(values: list[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def counted(rows: list[Record]) -> dict[str, Any]:
+def counted(rows: list[Judgement]) -> dict[str, Any]:
     """Counts before means; `bounds` is the mean with every failure taken at worst and at best."""
-    scores = [row["score"] for row in rows if row["outcome"] == "ok"]
+    scores = [row["score"] for row in rows if row["outcome"] == "ok" and row["score"] is not None]
     failed, n = len(rows) - len(scores), len(rows)
     bounds = [(sum(scores) + failed * end) / n for end in (WORST, BEST)] if n else [None, None]
     return {"n": n, "n_scored": len(scores), "score": mean(scores), "bounds": bounds}
 
 
-def dimensions(rows: list[Record]) -> dict[str, Any]:
+def dimensions(rows: list[Judgement]) -> dict[str, Any]:
     names = sorted({name for row in rows for name in row["dims"]})
     marks = {n: [row["dims"][n]["score"] for row in rows if n in row["dims"]] for n in names}
     # The share at the top says how much room the scale has left: a judge that gives only fives sees nothing.
     return {n: {"n": len(m), "score": mean(m), "at_top": mean([float(x == 5) for x in m])} for n, m in marks.items()}
 
 
-def tokens(rows: list[Record]) -> dict[str, int]:
+def tokens(rows: list[Judgement]) -> dict[str, int]:
     every = [*rows, *(again for row in rows for again in row.get("repeats", []))]
     return {name: sum(row["tokens"][i] for row in every) for i, name in enumerate(("in", "out"))}
 
 
-def summary(rows: list[Record], rubrics: dict[str, Rubric], judge: Judge) -> dict[str, Any]:
+def summary(rows: list[Judgement], rubrics: dict[str, Rubric], judge: Judge) -> dict[str, Any]:
     """What the judge said of one system: means by type and dimension, what failed, what it cost."""
     kinds = sorted({row["type"] for row in rows})
     by_type = {kind: [row for row in rows if row["type"] == kind] for kind in kinds}
@@ -71,7 +77,7 @@ def summary(rows: list[Record], rubrics: dict[str, Rubric], judge: Judge) -> dic
     }
 
 
-def sampled(records: list[Record], prompts: int, ask: grading.Ask) -> list[Record]:
+def sampled(records: list[Record], prompts: int, ask: grading.Ask) -> list[Judgement]:
     """All samples of the tuned model for so many prompts: does the reward put them in the order of the judge?"""
     drawn = files.read("data/rollouts/tuned.jsonl", "id")
     chosen = set(grading.drawn(sorted({row["id"] for row in drawn}), "sample")[:prompts])
@@ -93,11 +99,11 @@ def main(
     types: dict[str, str],
 ) -> None:
     records = files.read("data/test.jsonl", "id", "item", "type", "facts", "completion")
-    rubrics, known = rubric.folder(f"prompts/{recipe}/judge"), facts.known(rules)
+    rubrics, known = rubric.folder(f"prompts/{recipe}/judge", rules), facts.known(rules)
     if absent := sorted({record["type"] for record in records} - rubrics.keys()):
         raise UserError(f"prompts/{recipe}/judge: no rubric names the type {absent[0]}; add it to the types of one")
 
-    def ask(texts: Sequence[Record], sample: int) -> list[Record]:
+    def ask(texts: Sequence[Record], sample: int) -> list[Judgement]:
         return grading.grade(texts, rubrics, types, known, judge, sample)
 
     if system == "controls":

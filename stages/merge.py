@@ -145,7 +145,9 @@ def main(merge: Merge, threads: int) -> None:
 
     def fill(target: Path) -> None:
         metrics.update(
-            lora_merge.pour(source, target, lora, plan, tied, None if merge.dtype == "base" else loading.dtype(dtype))
+            lora_merge.write_merged(
+                source, target, lora, plan, tied, None if merge.dtype == "base" else loading.dtype(dtype)
+            )
         )
         if not metrics["changed"]:
             raise UserError(f"{ALIGNED}: the adapter changes no weight (every B is zero); it was never trained")

@@ -25,7 +25,7 @@ from anneal.llm import client, offline_server, replay
 from anneal.offline import pair_judge, stub_judges
 from anneal.params import Section
 from anneal.prompts import Prompt
-from anneal.records import Record, answered
+from anneal.records import Record, Row, answered
 from anneal.stage import run
 from anneal.systems import SYSTEMS
 
@@ -55,7 +55,7 @@ def texts(records: Sequence[Record]) -> dict[str, dict[str, str]]:
     return {**found, "again": found["golden"], "truncated": controls.truncated(records)}
 
 
-def orders(records: Sequence[Record], pair: str, sample: int, seed: int) -> list[Record]:
+def orders(records: Sequence[Record], pair: str, sample: int, seed: int) -> list[Row]:
     """The questions about a pair: both orders for each record, and by a hash of it which of them comes first."""
     left, _, right = pair.partition(":")
     made = []
@@ -67,7 +67,7 @@ def orders(records: Sequence[Record], pair: str, sample: int, seed: int) -> list
     return made
 
 
-def plan(records: Sequence[Record], given: Texts, prefer: Prefer, judge: Judge, seed: int) -> list[Record]:
+def plan(records: Sequence[Record], given: Texts, prefer: Prefer, judge: Judge, seed: int) -> list[Row]:
     """All questions: the pairs on their share of the records, a fixed part of these again, and the controls.
 
     Without an aligned model its pairs are no questions.
@@ -101,14 +101,14 @@ def named_by(judge: Judge, sheets: Mapping[str, Pairs], types: dict[str, str], k
 
 
 def ask(
-    rows: Sequence[Record],
+    rows: Sequence[Row],
     records: Sequence[Record],
     given: Texts,
     sheets: Mapping[str, Pairs],
     types: dict[str, str],
     known: grading.Known,
     judge: Judge,
-) -> list[Record]:
+) -> list[Row]:
     """Every question with its verdict, outcome, judge_id, and the words of the judge."""
     shown = {r["id"]: sheets[r["type"]].shown(r["type"], types[r["type"]], r["facts"], known) for r in records}
     names = named_by(judge, sheets, types, known)
@@ -122,10 +122,10 @@ def ask(
     answers = client.ask(calls, judge, "judge", responder(judge), pairwise.parse)
     made = []
     for row, answer in zip(rows, answers, strict=True):
-        told: Record = {"verdict": None, "outcome": replay.OUTCOMES.get(answer.kind, "ok"), "reply": None}
+        told: Row = {"verdict": None, "outcome": replay.OUTCOMES.get(answer.kind, "ok"), "reply": None}
         if answer.status != "failed":
             told |= {"verdict": answer.value["verdict"], "reply": answer.text}
-        asked: Record = {"request": answer.request, "tokens": [answer.tokens_in, answer.tokens_out]}
+        asked: Row = {"request": answer.request, "tokens": [answer.tokens_in, answer.tokens_out]}
         asked |= {"refused": list(answer.refused)}
         lengths = [len(given[row[side]][row["id"]]) for side in ("first", "second")]
         made.append({**row, **told, **asked, "lengths": lengths, "judge_id": names[row["type"]]})
@@ -134,7 +134,7 @@ def ask(
 
 def main(judge: Judge, prefer: Prefer, recipe: str, rules: facts.Rules, seed: int, types: dict[str, str]) -> None:
     records = files.read("data/test.jsonl", "id", "item", "type", "facts", "completion")
-    given, rubrics = texts(records), rubric.folder(f"prompts/{recipe}/judge")
+    given, rubrics = texts(records), rubric.folder(f"prompts/{recipe}/judge", rules)
     if absent := sorted({record["type"] for record in records} - rubrics.keys()):
         raise UserError(f"prompts/{recipe}/judge: no rubric names the type {absent[0]}; add it to the types of one")
     prompt, known = Prompt(f"prompts/{recipe}/prefer/pair.md"), facts.known(rules)

@@ -23,12 +23,12 @@ from anneal.errors import UserError
 from anneal.llm import client
 from anneal.offline import phrase_teacher
 from anneal.params import Section, Share
-from anneal.records import Record
+from anneal.records import Record, Row
 from anneal.stage import run
 
 Change = tuple[str, str, str]  # slot, the sheet's word, the false one
 # Records with the kind of their worse answer; gives a row for each, None for one that failed.
-Ask = Callable[[list[tuple[Record, str]]], list[Record | None]]
+Ask = Callable[[list[tuple[Record, str]]], list[Row | None]]
 
 
 class Reject(Section):
@@ -118,12 +118,12 @@ def checker(record: Record, changes: list[Change], known: Vocabulary) -> Callabl
     return check
 
 
-def fill(records: list[Record], reject: Reject, seed: int, ask: Ask) -> list[Record]:
+def fill(records: list[Record], reject: Reject, seed: int, ask: Ask) -> list[Row]:
     """One worse answer for each record; those that fail are left out, and the shares are exact over the rest.
 
     When some fail, the kinds of the rest are drawn again; all but a few are the same, and only those few are asked.
     """
-    made: dict[tuple[str, str], Record] = {}
+    made: dict[tuple[str, str], Row] = {}
     alive = records
     while True:
         kinds = assign(alive, reject, seed)
@@ -136,7 +136,7 @@ def fill(records: list[Record], reject: Reject, seed: int, ask: Ask) -> list[Rec
         alive = [r for r in alive if r["id"] not in failed]
 
 
-def given(records: list[Record]) -> list[Record]:
+def given(records: list[Record]) -> list[Row]:
     """The source's own worse text of each record. Refuses a record that has none: no pair is left out in silence."""
     rows = []
     for record in records:
@@ -159,7 +159,7 @@ def main(
     asked = {kind: prompts.Prompt(Path("prompts") / recipe / "reject" / f"{kind}.md") for kind in wanted}
     answers: list[client.Answer] = []
 
-    def ask(todo: list[tuple[Record, str]]) -> list[Record | None]:
+    def ask(todo: list[tuple[Record, str]]) -> list[Row | None]:
         calls, rows = [], []
         for r, kind in todo:
             changes = falsify(r, rules, known, seed) if kind == "fake" else []

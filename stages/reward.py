@@ -17,11 +17,12 @@ from pydantic import Field
 from anneal import files, fingerprint
 from anneal.dataset import encoding
 from anneal.errors import UserError
-from anneal.files import Record, root, work
+from anneal.files import root, work
 from anneal.models import loading, reward_model
 from anneal.params import Count, Section
 from anneal.preference import calibration, pair_flaws
 from anneal.preference.pair_flaws import PARTS
+from anneal.records import Metrics, Row
 from anneal.stage import run
 from anneal.training import launch, loop, lora, preference_pairs, reward_trainer
 from anneal.training.lora import Lora
@@ -68,10 +69,8 @@ def sound(reward: Reward) -> list[str]:
 def learn(reward: Reward, seed: int, tokenizer: Any, learnt: Pairs, held: Pairs, folder: Path) -> Any:
     """The trainer after training; it goes on from the newest checkpoint in `folder`."""
     loop.quiet()
-    import torch
-
     base = reward_model.untrained(reward.dtype, seed)
-    loop.attend(base, learnt.longest())
+    loop.choose_attention(base, learnt.longest())
     adapter = lora.config(reward.lora, steps=0)
     adapter.task_type, adapter.modules_to_save = "SEQ_CLS", ["score"]
     arguments = loop.arguments(reward.dtype, reward.checkpointing, seed, folder)
@@ -88,14 +87,11 @@ def learn(reward: Reward, seed: int, tokenizer: Any, learnt: Pairs, held: Pairs,
         )
     except ValueError as err:  # target modules that do not exist
         raise UserError(f"params.yaml: reward: {err}") from None
-    try:
-        trainer.train(resume_from_checkpoint=loop.checkpoint(folder))
-    except torch.OutOfMemoryError:
-        raise UserError("params.yaml: reward.batch_size: out of memory; lower it, raise reward.accumulation") from None
+    loop.fit(trainer, folder, "reward", "lower it, raise reward.accumulation")
     return trainer
 
 
-def schedule(reward: Reward, validate: bool) -> Record:
+def schedule(reward: Reward, validate: bool) -> Metrics:
     """The part of TRL's arguments that params.yaml decides."""
     best = {"load_best_model_at_end": reward.keep == "best", "metric_for_best_model": "eval_loss"} if validate else {}
     return {
@@ -115,7 +111,7 @@ def schedule(reward: Reward, validate: bool) -> Record:
     } | best
 
 
-def scored(scorer: reward_model.Scorer, parts: dict[str, Pairs]) -> list[Record]:
+def scored(scorer: reward_model.Scorer, parts: dict[str, Pairs]) -> list[Row]:
     """A row for each pair of each part: {id, item, kind, part, chosen, rejected}, in what the head says."""
     found = []
     for part, pairs in parts.items():
@@ -126,7 +122,7 @@ def scored(scorer: reward_model.Scorer, parts: dict[str, Pairs]) -> list[Record]
     return found
 
 
-def held_out(rows: list[Record], seed: int) -> Record:
+def held_out(rows: list[Row], seed: int) -> Metrics:
     """The figures of the test pairs."""
     known = {(record["id"], record["kind"]): record for record in files.read("data/test_pairs.jsonl")}
     told = []
@@ -138,7 +134,7 @@ def held_out(rows: list[Record], seed: int) -> Record:
     return calibration.summary(told, seed)
 
 
-def write(save: Any, rows: list[Record], history: list[Record], metrics: Record) -> None:
+def write(save: Any, rows: list[Row], history: list[Row], metrics: Metrics) -> None:
     files.write_folder(reward_model.FOLDER, save)
     kept = ("id", "kind", "part", *SIDES)
     files.write("data/rewards.jsonl", [{key: row[key] for key in kept} for row in rows])
@@ -150,7 +146,7 @@ def main(processes: Count, reward: Reward, seed: int, threads: int) -> None:
     if not reward.epochs:
         return write(lambda out: files.write_json(out / reward_model.NOTE, {"made": False}), [], [], {"n": 0})
     warnings = sound(reward)
-    if launch.spread(main, processes):
+    if launch.distribute(main, processes):
         return None
     loading.threads(threads)
     tokenizer = loading.tokenizer(BASE)

@@ -30,7 +30,7 @@ from anneal.models import loading, reward_model, weights
 from anneal.params import Count
 from anneal.preference import reward_spread
 from anneal.preference.rule_rewards import Rewards, refuse, score, total
-from anneal.records import Record
+from anneal.records import Metrics, Record, Sample
 from anneal.stage import run
 
 TEST, DENSITY = Path("data/test.jsonl"), Path("models/density/density.json")
@@ -46,21 +46,8 @@ class Rollout(reward_spread.Limits):
     max_new_tokens: Count
     batch_size: Count
 
-    @property
     def decode(self) -> generate.Decode:
-        """Plain sampling: with a penalty or a cut it would be another policy than the one that is trained."""
-        return generate.Decode(
-            do_sample=True,
-            temperature=self.temperature,
-            top_k=0,
-            top_p=1.0,
-            repetition_penalty=1.0,
-            no_repeat_ngram_size=0,
-            num_beams=1,
-            length_penalty=1.0,
-            max_new_tokens=self.max_new_tokens,
-            stop=[],
-        )
+        return generate.plain(self.temperature, self.max_new_tokens)
 
 
 @dataclass(frozen=True)
@@ -107,27 +94,34 @@ def plan(records: Sequence[Record], rollout: Rollout, tokenizer: Any, window: in
 
 def unfinished(system: System, jobs: Sequence[Job], rollout: Rollout, threads: int) -> str:
     """Everything that finished batches depend on. Rewards are no part of it: they are given afterwards."""
-    settings = [rollout.decode.model_dump(), rollout.batch_size, threads, loading.device(), str(loading.dtype())]
+    settings = [rollout.decode().model_dump(), rollout.batch_size, threads, loading.device(), str(loading.dtype())]
     inputs = [*weights.files(system), *fingerprint.code(__file__)]
     return fingerprint.of(inputs, [settings, [(job.prompt, job.seed) for job in jobs]])
 
 
 def sample(
     system: System, records: Sequence[Record], rollout: Rollout, seed: int, threads: int
-) -> tuple[list[Record], Path]:
+) -> tuple[list[Sample], Path]:
     """The samples of each record, {id, item, type, sample, text, finish, n_new}, and the folder of finished batches."""
     loading.threads(threads)
     tokenizer, loaded = weights.load(system, "auto")
     window = getattr(loaded.config.get_text_config(), "max_position_embeddings", None)
     jobs, stops = plan(records, rollout, tokenizer, window, seed), chat_template.stop_ids(tokenizer)
 
-    def make(places: list[int]) -> list[Record]:
+    def make(places: list[int]) -> list[Sample]:
         batch = [jobs[place] for place in places]
         prompts, seeds = [job.prompt for job in batch], [job.seed for job in batch]
-        written = generate.answer(loaded, tokenizer, prompts, rollout.decode, stops, seeds)
+        written = generate.answer(loaded, tokenizer, prompts, rollout.decode(), stops, seeds)
         return [
-            {key: job.record[key] for key in ("id", "item", "type")}
-            | {"sample": job.number, "text": new.text, "finish": new.finish, "n_new": new.n_new}
+            {
+                "id": job.record["id"],
+                "item": job.record["item"],
+                "type": job.record["type"],
+                "sample": job.number,
+                "text": new.text,
+                "finish": new.finish,
+                "n_new": new.n_new,
+            }
             for job, new in zip(batch, written, strict=True)
         ]
 
@@ -136,12 +130,12 @@ def sample(
 
 
 def rewarded(
-    rows: Sequence[Record],
+    rows: Sequence[Sample],
     records: Sequence[Record],
     rewards: Rewards,
     context: text_checks.Context,
     scorer: reward_model.Scorer | None,
-) -> list[Record]:
+) -> list[Sample]:
     """The samples with their `rewards` by name and the `reward` that these make together."""
     known = {record["id"]: record for record in records}
     asked, texts = [known[row["id"]] for row in rows], [row["text"] for row in rows]
@@ -153,7 +147,7 @@ def rewarded(
     ]
 
 
-def show(numbers: Record, rewards: Rewards) -> None:
+def show(numbers: Metrics, rewards: Rewards) -> None:
     from rich.console import Console
     from rich.text import Text
 

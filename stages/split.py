@@ -20,7 +20,7 @@ from anneal.dataset import leakage
 from anneal.dataset.leakage import Join
 from anneal.errors import UserError
 from anneal.params import Fraction, Section
-from anneal.records import Record
+from anneal.records import Metrics, Pair, Record
 from anneal.stage import run
 
 PARTS = ("train", "validation", "test")
@@ -122,8 +122,8 @@ BY = {"group": _by_hash, "stratum": _by_stratum, "time": _by_time}
 
 
 def assign(
-    records: Sequence[Record], pairs: Sequence[Record], split: Split, seed: int
-) -> tuple[dict[str, str], list[Group], list[Join], Record]:
+    records: Sequence[Record], pairs: Sequence[Pair], split: Split, seed: int
+) -> tuple[dict[str, str], list[Group], list[Join], Metrics]:
     """Item to part, the groups, what joined them, and the certificate. Refuses what cannot be split without a leak."""
     told = leakage.rows(records, pairs)
     if strange := sorted({row.item for row in told} - {record["item"] for record in records}):
@@ -148,7 +148,7 @@ def main(seed: int, split: Split) -> None:
     parts, groups, edges, certificate = assign(records, pairs, split, seed)
     together = [group.items for group in groups if len(group.items) > 1]
     strongest = sorted(edges, key=lambda edge: (-edge[2], edge[0].id, edge[1].id))[:SHOWN]
-    metrics: Record = {
+    metrics: Metrics = {
         "certificate": certificate,
         "groups": len(groups),
         "joined_groups": len(together),

@@ -180,12 +180,12 @@ def summary(trainer: Any, learnt: Rows, held: Rows, stops: list[int]) -> dict[st
 
 def main(processes: Count, seed: int, threads: int, train: Train) -> None:
     check(train, bool(files.read("data/validation.jsonl")))
-    if launch.spread(main, processes):  # a step then takes so many times as many rows
+    if launch.distribute(main, processes):  # a step then takes so many times as many rows
         return
     loading.threads(threads)
     tokenizer = loading.tokenizer(BASE)
     learnt, held = (read(f"data/{name}.jsonl", tokenizer, train) for name in ("train", "validation"))
-    values = [seed, threads, train.model_dump(), loading.device().partition(":")[0], launch.inside(), root()]
+    values = [seed, threads, train.model_dump(), loading.device().partition(":")[0], launch.world_size(), root()]
     data = [BASE, Path("data/train.jsonl"), Path("data/validation.jsonl")]
     folder = work("train") / fingerprint.of([*data, *fingerprint.code(__file__)], values)
     fresh, start = loop.checkpoint(folder) is None, time.monotonic()

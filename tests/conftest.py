@@ -28,6 +28,8 @@ os.environ.update(
 import pytest
 from ruamel.yaml import YAML
 
+from commands import recipe
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -81,6 +83,20 @@ def load_yaml(path: Path) -> Any:
     return copy.deepcopy(_parse(path.read_text("utf-8")))
 
 
+RECIPES = sorted(path for path in (ROOT / "recipes").glob("*.yaml") if path.stem != recipe.DEFAULT)
+
+
+@functools.lru_cache
+def recipe_text(name: str) -> str:
+    """The complete params file of a recipe, as `make recipe NAME=...` writes it."""
+    return recipe.composed(ROOT / f"recipes/{name}.yaml")
+
+
+def recipe_values(name: str) -> Any:
+    """The complete params of a recipe."""
+    return copy.deepcopy(_parse(recipe_text(name)))
+
+
 def _fill(value: Any, scope: dict[str, Any]) -> Any:
     if isinstance(value, dict):
         return {_fill(key, scope): _fill(inner, scope) for key, inner in value.items()}
@@ -98,9 +114,9 @@ def _fill(value: Any, scope: dict[str, Any]) -> Any:
     return re.sub(r"\$\{([\w.]+)\}", look_up, value)
 
 
-def pipeline(root: Path = ROOT, params: Path | None = None) -> dict[str, Stage]:
-    """The stages of dvc.yaml in order, filled from params.yaml (or another params file)."""
-    values = load_yaml(params or root / "params.yaml")
+def pipeline(root: Path = ROOT, values: dict[str, Any] | None = None) -> dict[str, Stage]:
+    """The stages of dvc.yaml in order, filled from params.yaml (or from other params)."""
+    values = values or load_yaml(root / "params.yaml")
     found: dict[str, Stage] = {}
     for name, body in load_yaml(root / "dvc.yaml")["stages"].items():
         items = body.get("foreach", {None: {}})

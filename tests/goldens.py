@@ -9,14 +9,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from anneal import files, params, prompts
+from anneal import files, prompts
 from anneal.checks import facts
 from anneal.llm.offline_server import Respond
 from anneal.offline import phrase_teacher
-from tests.conftest import ROOT
+from tests.conftest import ROOT, recipe_values
 
 BRAND = ROOT / "data/raw/brand"
-VALUES = params.load(ROOT / "recipes/brand.yaml")
+VALUES = recipe_values("brand")
 TYPES: dict[str, str] = VALUES["types"]
 RULES = facts.Rules.model_validate({**VALUES["rules"], "folder": str(BRAND / "rules")})
 KNOWN = facts.known(RULES)

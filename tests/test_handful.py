@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, load_yaml, pipeline
+from tests.conftest import ROOT, load_yaml, pipeline, recipe_text, recipe_values
 from tests.stages.test_pairs_given import FORMAT, given
 from tests.test_hermetic import copy
 
@@ -63,10 +63,9 @@ def run(folder: Path, recipe: str, change: Callable[[dict[str, Any]], None] = la
     from dvc.utils.hydra import apply_overrides
     from dvc.utils.serialize import dumps_yaml
 
-    for path in ("stages", f"prompts/{recipe}", f"data/raw/{recipe}", f"models/shipped/{recipe}", "dvc.yaml"):
+    for path in ("anneal", "stages", f"prompts/{recipe}", f"data/raw/{recipe}", f"models/shipped/{recipe}", "dvc.yaml"):
         copy(path, ROOT, folder)
-    copy(f"recipes/{recipe}.yaml", ROOT, folder)
-    (folder / f"recipes/{recipe}.yaml").rename(folder / "params.yaml")
+    (folder / "params.yaml").write_text(recipe_text(recipe), "utf-8")
     apply_overrides(folder / "params.yaml", SMALL)
     fewer(folder / load_yaml(folder / "params.yaml")["generate"]["items"], SOURCES[recipe][0])
     values = load_yaml(folder / "params.yaml")
@@ -98,9 +97,8 @@ def test_a_recipe_runs_from_its_source_to_the_table(recipe: str, tmp_path: Path)
 
 def only(values: dict[str, Any], kind: str, source: Path, rules: list[str]) -> None:
     """The params for a table of somebody else's: one type, no id, and the rules that say nothing of its content."""
-    (_, contract), *_ = values["rules"]["types"].items()
     values["types"] = {kind: kind}
-    values["rules"]["types"] = {kind: {**contract, "require": [], "forbid": [], "length": [1, 2000]}}
+    values["rules"]["types"] = {kind: {"require": [], "forbid": [], "length": [1, 2000]}}
     values["rules"]["forbid"] = []
     values["rules"]["facts"] = {"slot": "input", "at_least": 0}
     values["generate"] |= {
@@ -134,7 +132,7 @@ def test_real_records_run_through_the_same_stages(recipe: str, source: str, tmp_
     else:
         few.write_text("".join(text.splitlines(keepends=True)[:60]), "utf-8")
     # A rubric names its types, so that of the recipe takes the one type that there is.
-    kind = next(iter(load_yaml(ROOT / f"recipes/{recipe}.yaml")["types"]))
+    kind = next(iter(recipe_values(recipe)["types"]))
     found = run(tmp_path, recipe, lambda values: only(values, kind, few, ["length"]))
     assert found["n"] >= 4
     assert found["likelihood"]["tuned"]["perplexity"] < found["likelihood"]["base"]["perplexity"]

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, load_yaml, pipeline
+from tests.conftest import RECIPES, ROOT, load_yaml, pipeline, recipe_text
 
 # DVC's own use of pygtrie.
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")
@@ -76,7 +76,7 @@ PARAMS = {
     "reward.epochs": f"reward {REWARDS}",
     "rewards.weights.stop": REWARDS,
     "rollout.prompts": REWARDS,
-    "rules.banned": FILTER,
+    "rules.foreign": FILTER,
     "rules.folder": FILTER,
     "seed": FILTER,
     "split.test": SPLIT,
@@ -401,7 +401,7 @@ def test_going_back_to_a_recipe_runs_nothing(finished: Path, tmp_path: Path) -> 
     checkout = shutil.copytree(finished, tmp_path / "checkout")
     params = checkout / "params.yaml"
     here = params.read_text("utf-8")
-    others = [path for path in sorted((ROOT / "recipes").glob("*.yaml")) if path.read_text("utf-8") != here]
+    others = [text for text in (recipe_text(path.stem) for path in RECIPES) if text != here]
     assert others
 
     def repro() -> tuple[set[str], dict[str, bytes]]:
@@ -417,7 +417,7 @@ def test_going_back_to_a_recipe_runs_nothing(finished: Path, tmp_path: Path) -> 
 
     none, before = repro()
     assert none == set()
-    params.write_text(others[0].read_text("utf-8"), "utf-8")
+    params.write_text(others[0], "utf-8")
     away, between = repro()
     assert away == set(pipeline())
     assert between.keys() == before.keys()

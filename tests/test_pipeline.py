@@ -22,8 +22,8 @@ import pytest
 
 from anneal import fingerprint
 from anneal import params as params_module
-from commands import deps
-from tests.conftest import ROOT, Stage, load_yaml, modules, pipeline
+from commands import deps, recipe
+from tests.conftest import RECIPES, ROOT, Stage, load_yaml, modules, pipeline, recipe_text, recipe_values
 
 PIPELINE = pipeline()
 SCRIPTS = sorted({stage.script for stage in PIPELINE.values()})
@@ -31,12 +31,13 @@ STAGE_FILES, COMMANDS = modules("stages"), modules("commands")
 PACKAGES = sorted(str(path.parent.relative_to(ROOT)) for path in (ROOT / "anneal").rglob("__init__.py"))
 LIB_FILES = sorted(path for package in PACKAGES for path in modules(package))
 CODE = [*STAGE_FILES, *COMMANDS, *LIB_FILES]
-RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 # Those that come with the project; whoever keeps a recipe of their own need not write it into the README.
 SHIPPED = [path for path in RECIPES if (ROOT / "models/shipped" / path.stem).is_dir()]
-PARAM_FILES = [ROOT / "params.yaml", *RECIPES]
+DEFAULT = ROOT / f"recipes/{recipe.DEFAULT}.yaml"
+# The complete params files: the active one, and each recipe as `make recipe` composes it.
+PARAM_FILES = ["params.yaml", *(path.name for path in RECIPES)]
 HEAVY = {"torch", "transformers", "peft", "trl", "sklearn", "openai", "datasets", "pandas", "scipy", "sacrebleu"}
-HEAVY |= {"accelerate", "bitsandbytes", "dvc"}
+HEAVY |= {"accelerate", "bitsandbytes", "choix", "dvc", "krippendorff"}
 # General handling of Chinese text, and of what a model says when it refuses in Chinese.
 CHINESE_ALLOWED = {"anneal/similarity.py", "anneal/llm/response.py"}
 
@@ -311,19 +312,29 @@ def test_help_is_the_docstring_and_quick(script: str, tmp_path: Path) -> None:
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2
 
 
-@pytest.mark.parametrize("path", PARAM_FILES, ids=lambda p: p.name)
-def test_every_recipe_fits_every_stage(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def params_text(name: str) -> str:
+    return (ROOT / name).read_text("utf-8") if name == "params.yaml" else recipe_text(Path(name).stem)
+
+
+def params_values(name: str) -> dict[str, Any]:
+    values: dict[str, Any] = load_yaml(ROOT / name) if name == "params.yaml" else recipe_values(Path(name).stem)
+    return values
+
+
+@pytest.mark.parametrize("name", PARAM_FILES)
+def test_every_recipe_fits_every_stage(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
+    values = params_values(name)
     for script in SCRIPTS:
-        params_module.pick(load_main(script), path)
+        params_module.pick(load_main(script), values=values)
     declared = set().union(*(stage.params for stage in PIPELINE.values()))
     # `privacy` binds every stage and changes no result: params.run reads it, no stage declares it.
-    assert set(load_yaml(path)) == declared | {"privacy"}, "a section that no stage watches, or one that is missing"
+    assert set(values) == declared | {"privacy"}, "a section that no stage watches, or one that is missing"
 
 
-@pytest.mark.parametrize("path", PARAM_FILES, ids=lambda p: p.name)
-def test_every_recipe_has_its_folders(path: Path) -> None:
-    stages = pipeline(ROOT, path)
+@pytest.mark.parametrize("name", PARAM_FILES)
+def test_every_recipe_has_its_folders(name: str) -> None:
+    stages = pipeline(ROOT, params_values(name))
     made = set().union(*(stage.writes for stage in stages.values()))
     sources = set().union(*(stage.data for stage in stages.values())) - made
     assert len(sources) >= 8
@@ -343,40 +354,73 @@ def _keys(value: Any, types: set[str]) -> Any:
 
 def test_recipes_hold_the_same_keys_in_the_same_order() -> None:
     shapes = {}
-    for path in PARAM_FILES:
-        values = load_yaml(path)
-        shapes[path.name] = list(values), _keys(values, set(values["types"]))
+    for name in PARAM_FILES:
+        values = params_values(name)
+        shapes[name] = list(values), _keys(values, set(values["types"]))
     assert len(shapes) >= 2
     first, *others = shapes.values()
     assert all(other == first for other in others), shapes
 
 
-@pytest.mark.parametrize("path", PARAM_FILES, ids=lambda p: p.name)
-def test_recipes_are_written_as_dvc_would_write_them(path: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", PARAM_FILES)
+def test_recipes_are_written_as_dvc_would_write_them(name: str, tmp_path: Path) -> None:
     """`dvc exp run -S train.lr=2e-4` changes one line, because DVC's own writer has nothing else to change."""
     from dvc.utils.hydra import apply_overrides
 
-    text, copy = path.read_text("utf-8"), tmp_path / "params.yaml"
+    text, copy = params_text(name), tmp_path / "params.yaml"
     assert "${" not in text, "-S would resolve it"
     copy.write_text(text, "utf-8")
-    apply_overrides(copy, [f"seed={load_yaml(path)['seed']}"])
+    apply_overrides(copy, [f"seed={params_values(name)['seed']}"])
     assert copy.read_text("utf-8") == text
     apply_overrides(copy, ["train.lr=0.000123"])
     lines = list(zip(text.splitlines(), copy.read_text("utf-8").splitlines(), strict=True))
     assert [new for old, new in lines if old != new] == ["  lr: 0.000123"]
 
 
-def test_every_section_is_explained() -> None:
-    checked = 0
-    for path in PARAM_FILES:
-        lines = path.read_text("utf-8").splitlines()
-        for number, line in enumerate(lines):
-            if re.match(r"\w+:", line):
-                checked += 1
-                above = lines[number - 1] if number else ""
-                inside = lines[number + 1] if number + 1 < len(lines) else ""
-                assert above.startswith("#") or inside.lstrip().startswith("#"), f"{path.name}: {line} has no comment"
-    assert checked >= 2 * 15
+def _explained(values: Any, lines: list[str], parents: str = "") -> list[str]:
+    """The keys whose comment is not one line of the form: what it does; unit or choices; what more of it means."""
+    wrong = []
+    for key, value in values.items():
+        path, number = f"{parents}{key}", values.lc.key(key)[0]
+        above = [line.strip() for line in lines[max(number - 2, 0) : number]]
+        one = above[-1].startswith("# ") and not above[0].startswith("#") if len(above) == 2 else False
+        section = isinstance(value, dict) and path not in recipe.NAMED
+        # A number says what more of it means; a choice or a name has nothing that could be more.
+        parts = 1 if section else 3 if isinstance(value, int | float) and not isinstance(value, bool) else 2
+        if not one or not above[-1].endswith((".", "?")) or above[-1].count(";") < parts - 1:
+            wrong.append(f"{number + 1}: {path}")
+        if section:
+            wrong += _explained(value, lines, f"{path}.")
+    return wrong
+
+
+def test_every_key_is_explained_in_one_line_of_one_form() -> None:
+    text = DEFAULT.read_text("utf-8")
+    lines = text.splitlines()
+    assert len(list(recipe._leaves(load_yaml(DEFAULT)))) > 200
+    assert _explained(recipe._load(text, "default.yaml"), lines) == []
+    assert [n for n, line in enumerate(lines, 1) if len(line) > 120] == []
+
+
+def test_sections_stand_in_the_order_of_the_graph() -> None:
+    first = ["recipe", "types", "seed", "privacy", "processes", "threads", "model", "teacher"]
+    order = list(load_yaml(DEFAULT))
+    assert order[: len(first)] == first
+    graph = list(dict.fromkeys(stage.name.split("@")[0] for stage in PIPELINE.values()))
+    own = [section for section in order if section in graph]
+    assert own == [name for name in graph if name in order]
+    assert len(own) >= 17
+
+
+def test_a_recipe_holds_what_differs() -> None:
+    """A value that is the default's is not repeated in a recipe that comes with the project."""
+    default, checked = load_yaml(DEFAULT), 0
+    for path in SHIPPED:
+        own = load_yaml(path)
+        for leaf in recipe._leaves_given(default, own):
+            checked += 1
+            assert recipe._value(own, leaf) != recipe._value(default, leaf), f"{path.name}: {leaf} is the default"
+    assert checked > 150
 
 
 def test_readme_table_is_the_map() -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import recipe_text
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -50,7 +52,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
-    shutil.copy(ROOT / "recipes/brand.yaml", folder / "params.yaml")
+    (folder / "params.yaml").write_text(recipe_text("brand"), "utf-8")
     shell(folder, "git", "init", "-q", "-b", "main")
     shell(folder, "git", "add", "-A")
     for name, value in {"user.name": "t", "user.email": "t@localhost"}.items():

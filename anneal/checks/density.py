@@ -7,9 +7,9 @@ is data: features, units, mixture, tables and threshold; scoring it takes NumPy 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,6 @@ from pydantic import Field, ValidationError, model_validator
 from anneal.checks.features import field, values
 from anneal.errors import UserError
 from anneal.params import Count, Section
-from anneal.records import Record
 
 Floats = npt.NDArray[np.float64]
 Shape = Literal["full", "diag"]
@@ -53,7 +52,7 @@ class Units(Section):
     mean: list[float]
     scale: list[float]
 
-    def points(self, records: Sequence[Record]) -> Floats:
+    def points(self, records: Sequence[Mapping[str, Any]]) -> Floats:
         """Standardised features, shape (records, features); NaN where a record lacks one."""
         found = values(records, self.features, self.log)
         for name, medians in self.centres.items():
@@ -86,7 +85,7 @@ def _parts(model: Model, points: Floats) -> Floats:
     return np.array(parts)
 
 
-def log_prob(model: Model, records: Sequence[Record]) -> Floats:
+def log_prob(model: Model, records: Sequence[Mapping[str, Any]]) -> Floats:
     """Log-probability (nats) of records that hold `type` and `text`; -inf where a feature is missing."""
     points = model.units.points(records)
     total = np.asarray(np.logaddexp.reduce(_parts(model, np.nan_to_num(points)), axis=0))
@@ -95,7 +94,7 @@ def log_prob(model: Model, records: Sequence[Record]) -> Floats:
     return np.where(np.isnan(points).any(axis=1), -np.inf, total)
 
 
-def components(model: Model, records: Sequence[Record]) -> list[int | None]:
+def components(model: Model, records: Sequence[Mapping[str, Any]]) -> list[int | None]:
     """The component that each record most likely comes from; None where a feature is missing."""
     points = model.units.points(records)
     best = _parts(model, np.nan_to_num(points)).argmax(axis=0).tolist()

@@ -6,16 +6,17 @@ import hashlib
 import math
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from anneal.checks.density import Density, Floats, Model, Record, Shape, Units, log_prob
+from anneal.checks.density import Density, Floats, Model, Shape, Units, log_prob
 from anneal.checks.features import FEATURES, field, values
 from anneal.errors import UserError
+from anneal.records import Record
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Fit:
     candidates: list[dict[str, Any]]  # components, shape, parameters, bic, converged; least bic first
     parts: list[Model]  # by fold, each fitted on all other folds
 
-    def inside(self, records: Sequence[Record]) -> list[bool]:
+    def inside(self, records: Sequence[Mapping[str, Any]]) -> list[bool]:
         """Whether each text {id, type, text} lies in the distribution, by the part that has not seen the record of its
         id. Other texts for a record the fit was made on need this too: the whole fit knows the right one."""
         models = [self.parts[_fold(record, len(self.parts))] for record in records]
@@ -96,7 +97,7 @@ def _candidates(points: Floats, density: Density, seed: int) -> list[dict[str, A
     return sorted(found, key=lambda row: (not row["converged"], row["bic"]))
 
 
-def _fold(record: Record, folds: int) -> int:
+def _fold(record: Mapping[str, Any], folds: int) -> int:
     """By hash of the id: a new record moves no other one to another fold."""
     return int.from_bytes(hashlib.blake2b(record["id"].encode(), digest_size=8).digest(), "big") % folds
 

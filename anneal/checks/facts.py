@@ -12,10 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from anneal.errors import UserError
-from anneal.params import Section
+from anneal.params import Section, load
 
 # Claims that promise too much, by the patterns of a recipe; a clause that denies one is no promise.
 
@@ -65,19 +65,90 @@ class Named(Section):
     at_least: Annotated[int, Field(ge=0)]
 
 
-class Rules(Section):
-    """What a right text is. `foreign` slots decide strict, `also` slots only all_facts."""
+class Promises(Section):
+    """Exaggerated claims: each pattern is searched behind the look-behind `unless`, which bars a denied promise."""
 
-    folder: str  # holds vocabulary.json, and schema.json or rhymes.json for the checks that need them
+    unless: Pattern
+    patterns: list[Pattern]
+
+    @property
+    def searched(self) -> list[str]:
+        """Each pattern with the look-behind before it; `^` is the start of the clause it is searched in."""
+        return [self.unless + pattern for pattern in self.patterns]
+
+    @property
+    def any(self) -> str:
+        """One pattern that fits where one of them does."""
+        return f"{self.unless}(?:{'|'.join(self.patterns)})" if self.patterns else "(?!)"
+
+
+class Words(Section):
+    """words.yaml of the rules folder: what the house says and never says."""
+
+    banned: list[str]
+    encouraged: list[str]
+    exaggerated: Promises
+
+
+class Contracts(Section):
+    """contracts.yaml of the rules folder: the marks that no type may hold, and the contract of each type."""
+
+    forbid: list[Pattern]
+    types: dict[str, Contract]
+
+
+FILES: dict[str, type[Section]] = {"words.yaml": Words, "contracts.yaml": Contracts}
+
+
+def _material(path: Path, kind: type[Section]) -> dict[str, Any]:
+    """The keys of one file of the rules folder, checked. Raises UserError with file, key and value."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; rules.folder names its folder, which holds {', '.join(FILES)}")
+    values = load(path)
+    try:
+        kind.model_validate(values)
+    except ValidationError as err:
+        error = err.errors()[0]
+        place = ".".join(str(part) for part in error["loc"])
+        raise UserError(f"{path}: {place}: {error['msg']}, got {error['input']!r}") from None
+    return values
+
+
+class Rules(Section):
+    """What a right text is: the section of params.yaml and the files of its folder.
+
+    The word lists and contracts are material of a recipe and stand in FILES. A key that params give as well takes the
+    place of the file's, for an experiment. `foreign` slots decide strict, `also` slots only all_facts.
+    """
+
+    folder: str  # holds FILES, vocabulary.json, and schema.json or rhymes.json for the checks that need them
     name: str  # the fact that must appear word for word; empty for none
     facts: Named
     foreign: list[str]
     also: list[str]
     banned: list[str]
-    exaggerated: list[Pattern]  # promises; searched in each clause, `^` is its start
+    exaggerated: Promises
     encouraged: list[str]  # never a reason to fail; measured as style
     forbid: list[Pattern]  # of every type
     types: dict[str, Contract]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_folder(cls, values: Any) -> Any:
+        """Add what params leave to the files of the folder."""
+        if not isinstance(values, dict) or not isinstance(values.get("folder"), str):
+            return values  # refused by the fields
+        read: dict[str, Any] = {}
+        for name, kind in FILES.items():
+            if not set(kind.model_fields) <= set(values):
+                read |= _material(Path(values["folder"]) / name, kind)
+        return {**read, **values}
+
+    @field_validator("exaggerated", mode="before")
+    @classmethod
+    def _of_list(cls, value: Any) -> Any:
+        """A list of patterns has the look-behinds that it needs."""
+        return {"unless": "", "patterns": value} if isinstance(value, list) else value
 
 
 def known(rules: Rules) -> Vocabulary:
@@ -206,7 +277,7 @@ def check(text: str, kind: str, facts: Facts, rules: Rules, vocabulary: Vocabula
         "facts": [w for w in wanted if w not in told] if len(told) < min(rules.facts.at_least, len(wanted)) else [],
         "foreign": foreign(text, facts, vocabulary, rules.foreign),
         "banned": [word for word in rules.banned if word.casefold() in text.casefold()],
-        "exaggerated": found(text, _any(tuple(strings(facts))), rules.exaggerated),
+        "exaggerated": found(text, _any(tuple(strings(facts))), rules.exaggerated.searched),
         "length": [] if contract.length[0] <= len(text) <= contract.length[1] else [str(len(text))],
     }
     also = foreign(text, facts, vocabulary, rules.also)

@@ -6,14 +6,13 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from anneal import similarity
-from anneal.records import Record
 
 _SENTENCE = re.compile(r"[。！？!?…\n]+|\.(?!\d)")  # the point of 0.5% ends no sentence
 
@@ -46,7 +45,7 @@ FEATURES: dict[str, Callable[[str], float]] = {
 }
 
 
-def field(record: Record, path: str) -> Any:
+def field(record: Mapping[str, Any], path: str) -> Any:
     """The value at a dotted path (`boxes.0.width`) of the JSON in the record's text, or None."""
     try:
         value = json.loads(record["text"])
@@ -57,7 +56,7 @@ def field(record: Record, path: str) -> Any:
     return value
 
 
-def _number(record: Record, name: str, log: Collection[str]) -> float:
+def _number(record: Mapping[str, Any], name: str, log: Collection[str]) -> float:
     value = FEATURES[name](record["text"]) if name in FEATURES else field(record, name)
     if isinstance(value, bool) or not isinstance(value, int | float) or (name in log and value < 0):
         return math.nan
@@ -67,7 +66,7 @@ def _number(record: Record, name: str, log: Collection[str]) -> float:
         return math.nan
 
 
-def values(records: Sequence[Record], names: Sequence[str], log: Collection[str]) -> npt.NDArray[np.float64]:
+def values(records: Sequence[Mapping[str, Any]], names: Sequence[str], log: Collection[str]) -> npt.NDArray[np.float64]:
     """Shape (records, names): features, or JSON fields where a name is no feature; NaN where there is no number.
 
     Those named in `log` are taken as log(1 + value).

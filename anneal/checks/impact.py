@@ -1,4 +1,4 @@
-"""What a filter did to the records, in numbers: by type, feature and name, and what another percentile would keep."""
+"""The impact of a filter on the records: by type, feature and name, and what other percentiles would keep."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ import numpy.typing as npt
 from anneal.checks import features
 from anneal.checks.density import Density
 from anneal.checks.density_fit import Fit
-from anneal.records import Record
+from anneal.records import Metrics, Record, Row
 
 CURVE = (1, 2, 5, 10, 25)  # percentiles reported beside the chosen one
-_BINS, _SHOWN = 30, 10
+_BINS = 30  # of the histogram
+_SHOWN = 10  # texts on either side of the cut
 _QUANTILES = {"p5": 5, "p50": 50, "p95": 95}
 
 
-def by_type(records: Sequence[Record], kept: Sequence[Record]) -> dict[str, Record]:
+def by_type(records: Sequence[Record], kept: Sequence[Record]) -> dict[str, Metrics]:
     """Per type: how many stay and how long they are. Flagged is a type that loses over twice the average share."""
     average = 1 - len(kept) / len(records)
-    found: dict[str, Record] = {}
+    impact: dict[str, Metrics] = {}
     for kind in sorted({r["type"] for r in records}):
         before, after = ([len(r["text"]) for r in rows if r["type"] == kind] for rows in (records, kept))
         share = len(after) / len(before)
         lengths = {"length": float(np.mean(before)), "length_kept": float(np.mean(after))}
-        found[kind] = {"n": len(before), "kept": len(after), "retention": share, **lengths}
-        found[kind]["flagged"] = 1 - share > 2 * average
-    return found
+        impact[kind] = {"n": len(before), "kept": len(after), "retention": share, **lengths}
+        impact[kind]["flagged"] = 1 - share > 2 * average
+    return impact
 
 
 def _distance(before: npt.NDArray[np.float64], after: npt.NDArray[np.float64]) -> float:
@@ -38,31 +39,32 @@ def _distance(before: npt.NDArray[np.float64], after: npt.NDArray[np.float64]) -
     return float(np.abs(shares[0] - shares[1]).max())
 
 
-def by_feature(records: Sequence[Record], kept: Sequence[Record], density: Density) -> dict[str, Record]:
+def by_feature(records: Sequence[Record], kept: Sequence[Record], density: Density) -> dict[str, Metrics]:
     """Each feature before and after, in the units of the density: a filter that moves a mean changes what is taught.
 
     `ks` is the distance of both distributions, which sees a cut tail where mean and deviation stay.
     """
-    found: dict[str, Record] = {name: {} for name in density.features}
+    impact: dict[str, Metrics] = {name: {} for name in density.features}
     columns = [features.values(rows, density.features, density.log).T for rows in (records, kept)]
     for name, *both in zip(density.features, *columns, strict=True):
         before, after = (column[~np.isnan(column)] for column in both)
         if not len(after):  # a feature too rare to be modelled, and what had it went for another reason
             continue
         for suffix, numbers in (("", before), ("_kept", after)):
-            found[name] |= {f"mean{suffix}": float(np.mean(numbers)), f"sd{suffix}": float(np.std(numbers))}
-            found[name] |= {f"{key}{suffix}": float(np.percentile(numbers, q)) for key, q in _QUANTILES.items()}
-        found[name]["ks"] = _distance(before, after)
-    return found
+            impact[name] |= {f"mean{suffix}": float(np.mean(numbers)), f"sd{suffix}": float(np.std(numbers))}
+            impact[name] |= {f"{key}{suffix}": float(np.percentile(numbers, q)) for key, q in _QUANTILES.items()}
+        impact[name]["ks"] = _distance(before, after)
+    return impact
 
 
-def by_name(records: Sequence[Record], kept: Sequence[Record], paths: Sequence[str]) -> dict[str, Record]:
+def by_name(records: Sequence[Record], kept: Sequence[Record], paths: Sequence[str]) -> dict[str, Metrics]:
     """Per categorical path: how many of each name stay, and the total variation between its shares before and after.
 
     Every name is a stratum: flagged is one that loses over twice the average share. Total variation is half the sum of
     the absolute differences, the share of the records that would have to change their name.
     """
-    average, found = 1 - len(kept) / len(records), dict[str, Record]()
+    average = 1 - len(kept) / len(records)
+    impact: dict[str, Metrics] = {}
     for path in paths:
         before, after = (Counter(str(features.field(r, path)) for r in rows) for rows in (records, kept))
         moved = sum(abs(before[name] / len(records) - after[name] / len(kept)) for name in before) / 2
@@ -77,11 +79,11 @@ def by_name(records: Sequence[Record], kept: Sequence[Record], paths: Sequence[s
             }
             for name, n in sorted(before.items())
         }
-        found[path] = {"total_variation": moved, "names": names}
-    return found
+        impact[path] = {"total_variation": moved, "names": names}
+    return impact
 
 
-def likelihood(fit: Fit, scored: Sequence[Record], kept: Sequence[Record], dropped: Sequence[Record]) -> Record:
+def likelihood(fit: Fit, scored: Sequence[Record], kept: Sequence[Record], dropped: Sequence[Row]) -> Metrics:
     """How the density was chosen, what other percentiles would keep of `scored`, and what lies at the cut."""
     types = [r["type"] for r in scored]
     curve = {}
@@ -106,11 +108,11 @@ def likelihood(fit: Fit, scored: Sequence[Record], kept: Sequence[Record], dropp
     }
 
 
-def _unlikely(dropped: Sequence[Record]) -> list[Record]:
+def _unlikely(dropped: Sequence[Row]) -> list[Row]:
     return [r for r in dropped if r["rule"] == "density" and r["value"] is not None]
 
 
-def histogram(kept: Sequence[Record], dropped: Sequence[Record]) -> str:
+def histogram(kept: Sequence[Record], dropped: Sequence[Row]) -> str:
     """Counts of log-probabilities as TSV; what lies further out than the bins is counted in the first of them."""
     scores, out = [r["log_prob"] for r in kept], [r["value"] for r in _unlikely(dropped)]
     low, high = min(scores), max(scores)

@@ -133,17 +133,17 @@ def run_all(
     names: Sequence[str], records: Sequence[Record], texts: Sequence[str], context: Context
 ) -> list[dict[str, Hits]]:
     """For each text the hits of each check, in the order of `names`."""
-    found: list[dict[str, Hits]] = [{} for _ in texts]
+    hits_by_text: list[dict[str, Hits]] = [{} for _ in texts]
     about_facts = any(name in FACTS for name in names)
-    for row, record, words in zip(found, records, texts, strict=True):
+    for row, record, words in zip(hits_by_text, records, texts, strict=True):
         told = facts.check(words, record["type"], record["facts"], context.rules, context.known) if about_facts else {}
         row |= {name: told[name] if name in FACTS else [] for name in names}
         row |= {name: EACH[name](record, words, context) for name in names if name in EACH}
     for name in names:
         if name in TOGETHER and texts:
-            for row, hits in zip(found, TOGETHER[name](records, texts, context), strict=True):
+            for row, hits in zip(hits_by_text, TOGETHER[name](records, texts, context), strict=True):
                 row[name] = hits
-    return found
+    return hits_by_text
 
 
 def run(names: Sequence[str], record: Record, words: str, context: Context) -> dict[str, Hits]:

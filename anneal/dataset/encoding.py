@@ -1,4 +1,4 @@
-"""Rows as a trainer takes them: token ids with exact labels, none of them cut, in an order that a resume repeats."""
+"""The training rows of a file: token ids with exact labels, never truncated, in an order that a resumed run repeats."""
 
 from __future__ import annotations
 
@@ -32,21 +32,25 @@ class Rows:
 
         return Dataset.from_dict({"input_ids": self.ids, "labels": self.labels})
 
-    def count(self, wanted: list[int] | None = None) -> int:
-        """Learnt tokens, or those of `wanted` among them."""
+    def count(self, tokens: list[int] | None = None) -> int:
+        """Number of learnt tokens, or of those among them that are in `tokens`."""
         learnt = (label for labels in self.labels for label in labels if label != chat_template.IGNORE)
-        return sum(wanted is None or label in wanted for label in learnt)
+        return sum(tokens is None or label in tokens for label in learnt)
 
 
 def positions(folder: Path) -> float:
-    """Tokens that a model has positions for; infinite where its config names no limit."""
+    """The longest sequence of a model, in tokens; infinite where its config names no limit."""
     config = json.loads((folder / "config.json").read_text("utf-8"))
     return float(config.get("max_position_embeddings") or config.get("n_positions") or math.inf)
 
 
 def encode(path: str, tokenizer: Any, turns: Literal["last", "all"], limit: float, holder: str) -> Rows:
-    """Rows of a file with exact masks. Refuses a row of more than `limit` tokens, since nothing is ever cut."""
-    found, refused = [], Counter[str]()
+    """Rows of a file with exact masks; UserError for a row of more than `limit` tokens, since nothing is truncated.
+
+    `holder` names in the message what has the limit.
+    """
+    encoded: list[chat_template.Encoded] = []
+    refused = Counter[str]()
     records = files.read(path, "id", "prompt", "completion")
     for record in records:
         try:
@@ -58,21 +62,24 @@ def encode(path: str, tokenizer: Any, turns: Literal["last", "all"], limit: floa
             raise UserError(
                 f"{path}: {record['id']}: {len(row.ids)} tokens, {holder} {limit:.0f}; lower format.max_length"
             )
-        found.append(row)
-    if records and not found:
+        encoded.append(row)
+    if records and not encoded:
         raise UserError(f"{path}: no row can be masked; the most frequent reason: {refused.most_common(1)[0][0]}")
-    return Rows([row.ids for row in found], [row.labels for row in found], dict(sorted(refused.items())))
+    return Rows([row.ids for row in encoded], [row.labels for row in encoded], dict(sorted(refused.items())))
 
 
 def order(lengths: list[int], batch: int, seed: int, epoch: int, grouped: bool) -> list[int]:
-    """Row numbers of one epoch; grouped, rows of like length share a batch, and the longest batch of all is first."""
+    """Row numbers of one epoch, shuffled; `grouped` batches rows of similar length, the longest batch first of all.
+
+    Rows that fill no batch stand at the end of the epoch.
+    """
     rng = random.Random(f"{seed}/order/{epoch}")
     rows = list(range(len(lengths)))
     rng.shuffle(rows)
     if not grouped:
         return rows
-    rest = [rows.pop() for _ in range(len(rows) % batch)]
-    batches = []
+    incomplete = [rows.pop() for _ in range(len(rows) % batch)]
+    batches: list[list[int]] = []
     for start in range(0, len(rows), _POOL * batch):
         pool = sorted(rows[start : start + _POOL * batch], key=lambda row: -lengths[row])
         batches += [pool[at : at + batch] for at in range(0, len(pool), batch)]
@@ -80,11 +87,11 @@ def order(lengths: list[int], batch: int, seed: int, epoch: int, grouped: bool) 
     if batches and epoch == 0:  # a card that is too small fails in the first step, not after an hour
         longest = max(range(len(batches)), key=lambda n: lengths[batches[n][0]])
         batches.insert(0, batches.pop(longest))
-    return [row for rows in [*batches, rest] for row in rows]
+    return [row for rows in [*batches, incomplete] for row in rows]
 
 
 class Sampler:
-    """The order of the epoch that `epoch()` tells.
+    """Shuffled order for the current epoch, as given by `epoch()`.
 
     transformers' own length-grouped sampler draws from torch's global state, which a resumed run meets at another
     point: it then sees rows twice and others never.
@@ -101,10 +108,15 @@ class Sampler:
 
 
 def prove(trainer: Any, rows: Rows, stops: list[int]) -> None:
-    """Every stop that was labelled is still labelled after packing and collation; a cut row would lose its own."""
-    data, size, left = trainer.train_dataset, trainer.args.train_batch_size, 0
+    """Check that packing and collation keep every labelled stop; UserError otherwise: a truncated row loses one."""
+    data = trainer.train_dataset
+    size = trainer.args.train_batch_size
+    n_labelled = 0
     for start in range(0, len(data), size):
         batch = trainer.data_collator([data[n] for n in range(start, min(start + size, len(data)))])
-        left += sum(label in stops for label in batch["labels"].flatten().tolist())
-    if left != (wanted := rows.count(stops)):
-        raise UserError(f"params.yaml: train.packing: only {left} of {wanted} stops are left after packing; raise it")
+        n_labelled += sum(label in stops for label in batch["labels"].flatten().tolist())
+    expected = rows.count(stops)
+    if n_labelled != expected:
+        raise UserError(
+            f"params.yaml: train.packing: only {n_labelled} of {expected} stops are left after packing; raise it"
+        )

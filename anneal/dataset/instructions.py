@@ -1,4 +1,7 @@
-"""Prompts of a record: the messages, the wording that it draws, and the further tasks that its facts allow."""
+"""The prompt of a training record: its messages, in a wording drawn for the record.
+
+A further task (params `format.tasks`) makes another row of a record whose facts hold the task's target.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import NamedTuple
 from anneal.errors import UserError
 from anneal.params import Section
 from anneal.prompts import Prompt, slots
-from anneal.records import Record
+from anneal.records import Message, Record
 
 OWN = "text"  # the target that is no fact but the record's own text
 
@@ -24,25 +27,27 @@ class Task(Section):
 
 
 class Asked(NamedTuple):
-    messages: list[dict[str, str]]
+    messages: list[Message]
     wording: str  # the line as it stands in the file, or the record's own instruction where that line passes it on
 
 
 def balanced(records: Sequence[Record], ways: int, purpose: str) -> dict[str, int]:
-    """A number below `ways` for each record id, each drawn equally often, give or take one, and kept when it can be.
+    """Draw a number below `ways` for each record id, all equally often within one, stable when records are added.
 
     A record's place is its rank by hash within its type, as a share of the type, and the places are cut into equal
     runs. Drawing each record by itself would move no other, but leaves one wording with a fifth more rows than another
     and ties wordings to types by chance; dealing by rank in turn would move half of them. Here a new record moves only
     those next to a cut.
     """
-    hashes = {r["id"]: hashlib.blake2b(f"{purpose}/{r['id']}".encode(), digest_size=16).digest() for r in records}
-    of: dict[str, list[str]] = {}
+    hashes: dict[str, bytes] = {}
+    ids_by_type: dict[str, list[str]] = {}
     for record in records:
-        of.setdefault(record["type"], []).append(record["id"])
+        key = f"{purpose}/{record['id']}".encode()
+        hashes[record["id"]] = hashlib.blake2b(key, digest_size=16).digest()
+        ids_by_type.setdefault(record["type"], []).append(record["id"])
     places: list[tuple[float, bytes, str]] = []
-    for kind in sorted(of):
-        ranked = sorted(of[kind], key=lambda name: hashes[name])
+    for kind in sorted(ids_by_type):
+        ranked = sorted(ids_by_type[kind], key=lambda name: hashes[name])
         places += [((rank + 0.5) / len(ranked), hashes[name], name) for rank, name in enumerate(ranked)]
     return {name: rank * ways // len(places) for rank, (_, _, name) in enumerate(sorted(places))}
 
@@ -55,7 +60,7 @@ class Writer:
     ) -> None:
         self.system, self.user = Prompt(folder / "system.md"), Prompt(folder / "user.md")
         self.wordings = Prompt(folder / f"{task.wordings if task else 'wordings'}.md")
-        # Parted before the slots are filled: a value that holds a line break must not make a wording of its own.
+        # Split before the slots are filled: a value that holds a line break must not make a wording of its own.
         self.lines = [line.strip() for line in self.wordings.text.splitlines() if line.strip()]
         if not self.lines:
             raise UserError(f"{self.wordings.path}: holds no wording; write one instruction a line")
@@ -70,37 +75,41 @@ class Writer:
         return str(record["text"]) if self.target == OWN else slots(record["facts"]).get(self.target, "")
 
     def values(self, record: Record) -> dict[str, str]:
-        """What the prompt may tell: facts and label, and in a further task the text, but never the answer itself."""
+        """Values for the prompt's slots: facts, label, and in a further task the text, but never the answer itself."""
         if record["type"] not in self.types:
             raise UserError(
                 f"data/filtered.jsonl: {record['id']}: type {record['type']!r} has no label in params types"
             )
-        told = {**slots(record["facts"]), "label": self.types[self.kind(record)]}
-        told |= {OWN: record["text"]} if self.name else {}
-        return told if not self.name else {key: value for key, value in told.items() if key != self.target}
+        values = {**slots(record["facts"]), "label": self.types[self.kind(record)]}
+        if not self.name:
+            return values
+        values[OWN] = record["text"]
+        return {key: value for key, value in values.items() if key != self.target}
 
     def of(self, records: Sequence[Record]) -> list[Record]:
         """The records that take part: all of them in the main task, in a further one those that have what it needs."""
         if not self.name:
             return list(records)
-        wanted = (self.system.slots | self.user.slots | self.wordings.slots) - {"instruction"}
-        found = []
+        required = (self.system.slots | self.user.slots | self.wordings.slots) - {"instruction"}
+        eligible: list[Record] = []
         for record in records:
             values = self.values(record)
-            if self.answer(record).strip() and all(values.get(slot, "").strip() for slot in wanted):
-                found.append(record)
-        if not found:
+            if self.answer(record).strip() and all(values.get(slot, "").strip() for slot in required):
+                eligible.append(record)
+        if not eligible:
             raise UserError(
                 f"params.yaml: format.tasks.{self.name}: no record has the fact {self.target!r} and every slot of "
-                f"{self.wordings.path} ({', '.join(sorted(wanted))}); mend the name, or take the task out"
+                f"{self.wordings.path} ({', '.join(sorted(required))}); mend the name, or take the task out"
             )
-        return found
+        return eligible
 
     def prompt(self, record: Record, wording: int) -> Asked:
         values = self.values(record)
         self.wordings.render(**values)  # refuses an unknown slot with its line
         values["instruction"] = Template(self.lines[wording]).substitute(values)
-        messages = [("system", self.system.render(**values)), ("user", self.user.render(**values))]
-        told = [{"role": role, "content": text.strip()} for role, text in messages if text.strip()]
-        own = "instruction" in self.wordings.slots
-        return Asked(told, values["instruction"] if own else self.lines[wording])
+        messages: list[Message] = []
+        for role, prompt in (("system", self.system), ("user", self.user)):
+            if text := prompt.render(**values).strip():
+                messages.append({"role": role, "content": text})
+        passes_on = "instruction" in self.wordings.slots  # the wording line is the record's own instruction
+        return Asked(messages, values["instruction"] if passes_on else self.lines[wording])

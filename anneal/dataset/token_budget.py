@@ -1,7 +1,7 @@
-"""What a training set costs and whether it suits its schedule: tokens, steps, and what a reviewer would object to.
+"""The token budget of a training set: its tokens, the steps of its schedule, and warnings where the two do not fit.
 
-Pure arithmetic. The limits are rules of thumb, each named where it stands; a warning says the number, the limit and
-what to do, and stops nothing.
+Pure arithmetic. The limits are rules of thumb, each with its reason beside it. A warning states the number, the limit
+and the remedy, and stops nothing.
 """
 
 from __future__ import annotations
@@ -61,31 +61,33 @@ def spread(lengths: Sequence[int]) -> dict[str, int]:
 def fields(rows: Sequence[Row]) -> dict[str, int]:
     """Tokens of all rows by field; `template` is what the chat template writes around the messages of the prompt."""
     system, user, prompt, completion = (sum(column) for column in zip(*rows, strict=True)) if rows else (0, 0, 0, 0)
-    told = {"system": system, "user": user, "template": prompt - system - user, "completion": completion}
-    return {**told, "total": prompt + completion}
+    counts = {"system": system, "user": user, "template": prompt - system - user, "completion": completion}
+    return {**counts, "total": prompt + completion}
 
 
 def warnings(rows: Sequence[Row], shape: Shape) -> list[str]:
-    """What is wrong with the data whatever its schedule; empty if nothing is."""
-    found = []
+    """Warnings about the data, whatever its schedule."""
+    messages: list[str] = []
     if shape.instructions == 1 and len(rows) > 1:
-        found.append("one wording only: the model learns to answer this sentence; write more into wordings.md")
+        messages.append("one wording only: the model learns to answer this sentence; write more into wordings.md")
     learnt = sum(row.completion for row in rows)
     if learnt < FEW_TOKENS:
-        found.append(
+        messages.append(
             f"few tokens: {learnt} are learnt, fewer than {FEW_TOKENS}; add records, or expect form over content"
         )
     if shape.over > OVER * shape.maskable:
         share = shape.over / shape.maskable
-        found.append(f"too long: {share:.1%} of the rows are over format.max_length, more than {OVER:.0%}; raise it")
+        messages.append(f"too long: {share:.1%} of the rows are over format.max_length, more than {OVER:.0%}; raise it")
     short = sum(row.completion < SHORT for row in rows)
     if short > SHORT_SHARE * len(rows):
-        found.append(f"short answers: {short} completions have fewer than {SHORT} tokens; look whether they were cut")
+        messages.append(
+            f"short answers: {short} completions have fewer than {SHORT} tokens; look whether they were cut"
+        )
     if shape.repeated > ALIKE * len(rows):
-        found.append(
+        messages.append(
             f"repeated prompts: {shape.repeated} rows ask what an earlier row asks; tell them apart or drop them"
         )
-    return found
+    return messages
 
 
 def plan(
@@ -96,42 +98,44 @@ def plan(
     Counted as the trainer counts: the last batch of an epoch may be smaller and is a batch, and gradients that are
     added up at the end of an epoch make a step of their own.
     """
-    each = math.ceil(math.ceil(rows / batch_size) / accumulation)
-    steps, seen, batch = each * epochs, tokens * epochs, batch_size * accumulation
-    found = []
+    steps_per_epoch = math.ceil(math.ceil(rows / batch_size) / accumulation)
+    steps = steps_per_epoch * epochs
+    tokens_seen = tokens * epochs
+    batch = batch_size * accumulation
+    messages: list[str] = []
     if steps < FEW_STEPS:
-        found.append(f"few steps: {steps} updates, fewer than {FEW_STEPS}; raise epochs or lower the batch size")
+        messages.append(f"few steps: {steps} updates, fewer than {FEW_STEPS}; raise epochs or lower the batch size")
     most = next(most for least, most in reversed(MANY_EPOCHS.items()) if rows >= least)
     if epochs > most:
-        found.append(
+        messages.append(
             f"many epochs: {epochs} over {rows} rows, more than {most}; watch the validation loss, or stop early"
         )
     if rows and batch > max(1, WIDE_BATCH * rows):
-        found.append(
+        messages.append(
             f"wide batch: {batch} of {rows} rows in one update, more than {WIDE_BATCH:.0%}; lower the batch size"
         )
-    if parameters and seen < TOKENS_PER_PARAMETER * parameters:
-        ratio = f"{seen / parameters:.3f} tokens for each of {parameters} trainable weights"
-        found.append(f"few tokens for the adapter: {ratio}, fewer than {TOKENS_PER_PARAMETER}; lower train.lora.r")
-    return Plan(each, steps, seen, found)
+    if parameters and tokens_seen < TOKENS_PER_PARAMETER * parameters:
+        ratio = f"{tokens_seen / parameters:.3f} tokens for each of {parameters} trainable weights"
+        messages.append(f"few tokens for the adapter: {ratio}, fewer than {TOKENS_PER_PARAMETER}; lower train.lora.r")
+    return Plan(steps_per_epoch, steps, tokens_seen, messages)
 
 
 def speed(times: Path) -> tuple[float, bool]:
     """Tokens a second of the last measured training here, and True; the default and False where none was measured."""
-    known = SPEED, False
+    latest = SPEED, False
     for line in times.read_text("utf-8").splitlines() if times.is_file() else []:
         try:
             row: Any = json.loads(line)
-            known = (float(row["tokens_per_second"]), True) if row.get("tokens_per_second", 0) > 0 else known
+            latest = (float(row["tokens_per_second"]), True) if row.get("tokens_per_second", 0) > 0 else latest
         except (ValueError, TypeError, AttributeError):
             continue  # a line that another version wrote, or half of one
-    return known
+    return latest
 
 
 def estimate(tokens: int, times: Path) -> str:
     """One line for people: how long an epoch takes on this machine. Never for a file that is compared."""
     rate, measured = speed(times)
     seconds = tokens / rate
-    told = f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+    duration = f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
     basis = "as the last training here" if measured else "assumed, no training was measured here"
-    return f"{tokens} tokens, about {told} an epoch at {rate:.0f} tokens/s ({basis})"
+    return f"{tokens} tokens, about {duration} an epoch at {rate:.0f} tokens/s ({basis})"

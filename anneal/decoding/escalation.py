@@ -1,6 +1,7 @@
-"""A ladder of attempts: each rung is climbed by the records that no candidate of the rungs below could answer.
+"""Escalation: each step draws candidates for the records that no candidate of the steps before could answer.
 
-Control flow only: what draws candidates and what checks them are callables, so that nothing here needs a model.
+This module is control flow only: drawing and checking are callables, so that nothing here needs a model. A step is a
+`Rung`, as in the params.
 """
 
 from __future__ import annotations
@@ -16,38 +17,36 @@ import numpy as np
 
 from anneal import similarity
 from anneal.errors import UserError
-from anneal.records import Record
+from anneal.records import Answer, Metrics, Record, Row, golden
 from anneal.stats import intervals
 
-# For each text of a record `name: what was found` of every check that it fails. All texts of a rung at once: a check
-# may compare each with the whole training data.
-Check = Callable[[Sequence[Record], Sequence[str]], Sequence[list[str]]]
-# How much each text is worth as the answer to its record, of whatever unit: only the order counts.
+# Records and a text for each -> for each text one line `name: finding` for every check that it fails. All texts of a
+# rung come in one call, as a check may compare each with the whole training data.
+TextCheck = Callable[[Sequence[Record], Sequence[str]], Sequence[list[str]]]
+# Records and a text for each -> the value of each text as the answer. Only the order counts, so the unit is free.
 Reward = Callable[[Sequence[Record], Sequence[str]], Sequence[float]]
-NONE = "none"
+NONE = "none"  # the rung of a record that no rung answered
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A text that may answer; `n_new` tokens were drawn for it, `logprob` is in nats per token, None if not known.
-
-    `reward` is there where candidates are ranked by it, and it passed.
-    """
+    """A text that may answer a record."""
 
     text: str
-    n_new: int
-    logprob: float | None
+    n_new: int  # tokens drawn for it
+    logprob: float | None  # nats per token, None if not known
     finish: str = "stop"  # or length: cut at the limit
-    reward: float | None = None
+    reward: float | None = None  # of a candidate that passes, where candidates are ranked by reward
 
-    def worth(self) -> float:
-        known = self.logprob if self.reward is None else self.reward
-        return -math.inf if known is None else known
+    def rank(self) -> float:
+        """The reward or, without one, the log-probability per token; -inf without either."""
+        value = self.logprob if self.reward is None else self.reward
+        return -math.inf if value is None else value
 
 
 @dataclass(frozen=True)
 class Rung:
-    """One way to draw candidates for each of some records; temperature 0 is greedy, None where no model draws."""
+    """One step: `draw` gives the candidates of each record. Temperature 0 is greedy, None where no model draws."""
 
     name: str
     temperature: float | None
@@ -55,140 +54,184 @@ class Rung:
 
 
 def neighbours(train: Sequence[Record], count: int) -> Rung:
-    """The `count` training texts whose prompts share most character n-grams with a record's, its own type first."""
+    """A rung of training texts: of each record the `count` with the most similar prompts, its own type first.
+
+    Similarity is the Jaccard index of character shingles.
+    """
 
     def shingles(record: Record) -> frozenset[str]:
         return similarity.shingles("\n".join(message["content"] for message in record["prompt"]))
 
-    @cache
-    def known() -> list[tuple[Record, frozenset[str]]]:
+    @cache  # most runs never come to this rung
+    def prompts() -> list[tuple[Record, frozenset[str]]]:
         return [(record, shingles(record)) for record in train]
 
     def nearest(record: Record) -> list[Candidate]:
-        mine = shingles(record)
+        target = shingles(record)
 
         def distance(pair: tuple[Record, frozenset[str]]) -> tuple[bool, float]:
-            return pair[0]["type"] != record["type"], -len(mine & pair[1]) / len(mine | pair[1])
+            other, prompt = pair
+            return other["type"] != record["type"], -len(target & prompt) / len(target | prompt)
 
-        # No log-probability: of those that pass, the nearest answers.
-        close = heapq.nsmallest(count, known(), key=distance)
-        return [Candidate(other["completion"][-1]["content"], 0, None) for other, _ in close]
+        # Without a log-probability all rank alike: of those that pass, the nearest answers.
+        matches = heapq.nsmallest(count, prompts(), key=distance)
+        return [Candidate(golden(match), 0, None) for match, _ in matches]
 
     return Rung("nearest", None, lambda records: [nearest(record) for record in records])
 
 
-def given(records: Sequence[Record], answers: Sequence[Record], temperature: float, where: str) -> Rung:
-    """Answers that there are already, as a rung; `where` names their file should they be those of other records."""
-    known = {row["id"]: [Candidate(row["text"], row["n_new"], None, row["finish"])] for row in answers}
-    if odd := sorted(known.keys() ^ {record["id"] for record in records}):
-        raise UserError(f"{where}: other ids than data/test.jsonl: {', '.join(odd[:3])}; run `dvc repro`")
-    return Rung("first", temperature, lambda some: [known[record["id"]] for record in some])
+def stored_answers(records: Sequence[Record], answers: Sequence[Answer], temperature: float, where: str) -> Rung:
+    """A rung of answers that are on disk. UserError naming their file `where` if their ids are not those of records."""
+    candidates = {
+        answer["id"]: [Candidate(answer["text"], answer["n_new"], None, answer["finish"])] for answer in answers
+    }
+    if strays := sorted(candidates.keys() ^ {record["id"] for record in records}):
+        raise UserError(f"{where}: other ids than data/test.jsonl: {', '.join(strays[:3])}; run `dvc repro`")
+    return Rung("first", temperature, lambda open_records: [candidates[record["id"]] for record in open_records])
 
 
 def best(passed: Sequence[tuple[str, Candidate]]) -> tuple[str, Candidate]:
     """The candidate of the highest reward or, without rewards, log-probability per token; the first of equal ones.
 
-    Per token, because a sum falls with every token: of texts of several lengths it takes the shortest nearly always,
-    and what is accepted would be shorter than what the model writes.
+    Per token, because a sum falls with every token: of texts of several lengths it nearly always takes the shortest,
+    and accepted texts would be shorter than the model's.
     """
-    return max(passed, key=lambda found: found[1].worth())
+    return max(passed, key=lambda pair: pair[1].rank())
 
 
-def _attempt(rung: Rung, candidate: Candidate, why: list[str]) -> Record:
-    row = {"rung": rung.name, "temperature": rung.temperature, "reasons": why, **asdict(candidate)}
-    return {key: value for key, value in row.items() if key != "text" and (key, value) != ("reward", None)}
+def _attempt(rung: Rung, candidate: Candidate, reasons: list[str]) -> Row:
+    """A candidate without its text, as a row of `attempts`."""
+    row = {"rung": rung.name, "temperature": rung.temperature, "reasons": reasons, **asdict(candidate)}
+    del row["text"]
+    if row["reward"] is None:
+        del row["reward"]
+    return row
 
 
-def _row(record: Record, attempts: list[Record], rung: str, answer: Candidate) -> Record:
-    head = {key: record[key] for key in ("id", "item", "type")}
-    spent = {"n_attempts": len(attempts), "tokens": sum(attempt["n_new"] for attempt in attempts)}
-    told = {"text": answer.text, "finish": answer.finish, "rung": rung, "accepted": rung != NONE}
-    return {**head, **told, "attempts": attempts, **spent}
+def _answer(record: Record, attempts: list[Row], rung: str, candidate: Candidate) -> Answer:
+    return {
+        "id": record["id"],
+        "item": record["item"],
+        "type": record["type"],
+        "text": candidate.text,
+        "finish": candidate.finish,
+        "rung": rung,
+        "accepted": rung != NONE,
+        "attempts": attempts,
+        "n_attempts": len(attempts),
+        "tokens": sum(attempt["n_new"] for attempt in attempts),
+    }
+
+
+# A record by its index, and one of its candidates.
+Drawn = tuple[int, Candidate]
+
+
+def _reasons(drawn: Sequence[Drawn], records: Sequence[Record], check: TextCheck, finished: bool) -> list[list[str]]:
+    """Why each candidate is rejected; empty for one that passes."""
+    texts = [candidate.text for _, candidate in drawn]
+    failures = check([records[index] for index, _ in drawn], texts)
+    reasons = []
+    for (_, candidate), failed in zip(drawn, failures, strict=True):
+        cut_off = finished and candidate.finish != "stop"
+        reasons.append([*failed, "stopped: cut off"] if cut_off else failed)
+    return reasons
 
 
 def _rewarded(
-    pairs: Sequence[tuple[int, Candidate]],
-    reasons: Sequence[list[str]],
-    records: Sequence[Record],
-    reward: Reward | None,
-) -> list[tuple[int, Candidate]]:
+    drawn: Sequence[Drawn], reasons: Sequence[list[str]], records: Sequence[Record], reward: Reward | None
+) -> list[Drawn]:
     """The candidates, those that pass with their reward."""
-    found, passing = list(pairs), [n for n, why in enumerate(reasons) if not why]
+    scored = list(drawn)
+    passing = [n for n, failed in enumerate(reasons) if not failed]
     if reward and passing:
-        values = reward([records[found[n][0]] for n in passing], [found[n][1].text for n in passing])
+        values = reward([records[scored[n][0]] for n in passing], [scored[n][1].text for n in passing])
         for n, value in zip(passing, values, strict=True):
-            # Rounded, so that a sum in another order, in another batch, ranks no two texts otherwise.
-            found[n] = (found[n][0], replace(found[n][1], reward=round(value, 6)))
-    return found
+            index, candidate = scored[n]
+            # Rounded, so that the last bits, which differ between batches, do not decide the order.
+            scored[n] = (index, replace(candidate, reward=round(value, 6)))
+    return scored
 
 
-def climb(
+def escalate(
     records: Sequence[Record],
     rungs: Sequence[Rung],
-    check: Check,
+    check: TextCheck,
     say: Callable[[str], None],
-    whole: bool = True,
+    finished: bool = True,
     reward: Reward | None = None,
     together: int = 1,
-) -> list[Record]:
-    """A row per record, in order: the text, the rung that it comes from, and every attempt with why it was rejected.
+) -> list[Answer]:
+    """An answer per record, in order: the text, its rung, and every attempt with the reasons of its rejection.
 
-    Of all candidates of a rung that pass, the best answers; one that was cut off passes only if not `whole`. Where no
-    rung answers, the first attempt's text stands, not accepted. The first `together` rungs are one: all records climb
-    them, and the best of all their candidates answers.
+    The best of a rung's passing candidates answers. With `finished` a candidate that was cut off is rejected. A record
+    that no rung answers takes the text of its first attempt, not accepted. The first `together` rungs count as one: all
+    records go through them, and the best of all their candidates answers. `say` gets one line of progress per rung.
     """
-    attempts: list[list[Record]] = [[] for _ in records]
-    ends = [(NONE, Candidate("", 0, None)) for _ in records]
+    attempts: list[list[Row]] = [[] for _ in records]
+    outcomes = [(NONE, Candidate("", 0, None)) for _ in records]  # of each record: rung and candidate
     passed: dict[int, list[tuple[str, Candidate]]] = {}
     waiting = list(range(len(records)))
     for number, rung in enumerate(rungs, 1):
         if not waiting:
             break
-        drawn = zip(waiting, rung.draw([records[place] for place in waiting]), strict=True)
-        pairs = [(place, candidate) for place, candidates in drawn for candidate in candidates]
-        reasons = check([records[place] for place, _ in pairs], [candidate.text for _, candidate in pairs])
-        reasons = [
-            [*why, "stopped: cut off"] if whole and candidate.finish != "stop" else why
-            for (_, candidate), why in zip(pairs, reasons, strict=True)
-        ]
-        for (place, candidate), why in zip(_rewarded(pairs, reasons, records, reward), reasons, strict=True):
-            ends[place] = ends[place] if attempts[place] else (NONE, candidate)
-            attempts[place].append(_attempt(rung, candidate, why))
-            if not why:
-                passed.setdefault(place, []).append((rung.name, candidate))
-                ends[place] = best(passed[place])
-        left = [place for place in waiting if place not in passed]
-        say(f"{rung.name}: {len(waiting) - len(left)} of {len(waiting)} accepted, {len(left)} open")
-        waiting = waiting if number < together else left
-    return [_row(record, tried, *end) for record, tried, end in zip(records, attempts, ends, strict=True)]
+        candidates = rung.draw([records[index] for index in waiting])
+        drawn = [(index, candidate) for index, row in zip(waiting, candidates, strict=True) for candidate in row]
+        reasons = _reasons(drawn, records, check, finished)
+        for (index, candidate), failed in zip(_rewarded(drawn, reasons, records, reward), reasons, strict=True):
+            if not attempts[index]:
+                outcomes[index] = (NONE, candidate)
+            attempts[index].append(_attempt(rung, candidate, failed))
+            if not failed:
+                passed.setdefault(index, []).append((rung.name, candidate))
+                outcomes[index] = best(passed[index])
+        unanswered = [index for index in waiting if index not in passed]
+        accepted = len(waiting) - len(unanswered)
+        say(f"{rung.name}: {accepted} of {len(waiting)} accepted, {len(unanswered)} open")
+        waiting = waiting if number < together else unanswered
+    answers = []
+    for record, tried, (name, candidate) in zip(records, attempts, outcomes, strict=True):
+        answers.append(_answer(record, tried, name, candidate))
+    return answers
 
 
-def _rung(rows: Sequence[Record], name: str) -> Record:
+def _rung_metrics(answers: Sequence[Answer], name: str) -> Metrics:
     """Of one rung: records that came to it, candidates drawn, records it answered and their share of all records."""
-    tried = [sum(attempt["rung"] == name for attempt in row["attempts"]) for row in rows]
-    answered = sum(row["rung"] == name for row in rows)
-    candidates = {"open": sum(count > 0 for count in tried), "candidates": sum(tried)}
-    return {**candidates, "accepted": answered, "share": answered / len(rows)}
-
-
-def summary(rows: Sequence[Record], names: Sequence[str]) -> Record:
-    """Figures of a climb over rungs of these `names`; shares are of all records, tokens of all attempts count."""
-    items = [row["item"] for row in rows]
-    accepted = [bool(row["accepted"]) for row in rows]
-    counts = [row["n_attempts"] for row in rows]
-    why = Counter(
-        reason.partition(":")[0] for row in rows for attempt in row["attempts"] for reason in attempt["reasons"]
-    )
-    spent = sum(row["tokens"] for row in rows)
+    drawn = [sum(attempt["rung"] == name for attempt in answer["attempts"]) for answer in answers]
+    accepted = sum(answer["rung"] == name for answer in answers)
     return {
-        "n": len(rows),
+        "open": sum(count > 0 for count in drawn),
+        "candidates": sum(drawn),
+        "accepted": accepted,
+        "share": accepted / len(answers),
+    }
+
+
+def _rejections(answers: Sequence[Answer]) -> dict[str, int]:
+    """Failed checks by name, over all attempts."""
+    counts: Counter[str] = Counter()
+    for answer in answers:
+        for attempt in answer["attempts"]:
+            counts.update(reason.partition(":")[0] for reason in attempt["reasons"])
+    return dict(sorted(counts.items()))
+
+
+def summary(answers: Sequence[Answer], names: Sequence[str]) -> Metrics:
+    """Metrics over rungs of these `names`; shares are of all records, and tokens of all attempts count."""
+    items = [answer["item"] for answer in answers]
+    accepted = [answer["accepted"] for answer in answers]
+    n_attempts = [answer["n_attempts"] for answer in answers]
+    tokens = sum(answer["tokens"] for answer in answers)
+    n_accepted = sum(accepted)
+    return {
+        "n": len(answers),
         "accepted": intervals.rate(accepted, items).row(),
-        "first": intervals.rate([row["rung"] == names[0] for row in rows], items).row(),
-        "rungs": {name: _rung(rows, name) for name in names},
-        "none": {"n": len(rows) - sum(accepted), "share": 1 - sum(accepted) / len(rows)},
-        # The smallest number that covers half (95%) of the records: an attempt has no halves.
-        "attempts": {f"p{p}": int(np.percentile(counts, p, method="inverted_cdf")) for p in (50, 95)},
-        "tokens": spent,
-        "tokens_per_accepted": spent / sum(accepted) if any(accepted) else None,
-        "rejections": dict(sorted(why.items())),
+        "first": intervals.rate([answer["rung"] == names[0] for answer in answers], items).row(),
+        "rungs": {name: _rung_metrics(answers, name) for name in names},
+        "none": {"n": len(answers) - n_accepted, "share": 1 - n_accepted / len(answers)},
+        # The smallest number that covers half (95%) of the records: attempts are whole numbers, so no interpolation.
+        "attempts": {f"p{p}": int(np.percentile(n_attempts, p, method="inverted_cdf")) for p in (50, 95)},
+        "tokens": tokens,
+        "tokens_per_accepted": tokens / n_accepted if n_accepted else None,
+        "rejections": _rejections(answers),
     }

@@ -1,7 +1,7 @@
-"""Answers, many at a time, and likelihoods from a causal language model.
+"""Batched generation and likelihoods with a causal language model.
 
-A row's answer does not depend on the rows beside it: padding is masked, new tokens are cut off by index, and every row
-draws from a generator of its own. In float32 the batch size therefore changes the time taken and nothing else.
+The answer of a row does not depend on the other rows of its batch: padding is masked, new tokens are cut off by index,
+and every row draws from its own generator. In float32 the batch size therefore changes the run time and nothing else.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Decode(Section):
-    """How an answer is drawn, in the terms of transformers; nothing is taken from a model's own generation_config."""
+    """All decoding settings, in the terms of transformers; the model's generation_config is ignored."""
 
     do_sample: bool
     temperature: Annotated[float, Field(gt=0)]
@@ -43,26 +43,45 @@ class Decode(Section):
         return self
 
 
+def plain(temperature: float, max_new_tokens: int) -> Decode:
+    """Sampling from the model's own distribution at a temperature, and nothing else that changes it.
+
+    With a penalty or a cut of the vocabulary the samples would come from another policy than the one that is trained.
+    """
+    return Decode(
+        do_sample=True,
+        temperature=temperature,
+        top_k=0,
+        top_p=1.0,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        num_beams=1,
+        length_penalty=1.0,
+        max_new_tokens=max_new_tokens,
+        stop=[],
+    )
+
+
 @dataclass(frozen=True)
 class Continuation:
-    """What a model wrote: text without stop token or stop string; n_new and ids hold the stop token too."""
+    """The answer of a model: text without stop token or stop string; n_new and ids include the stop token."""
 
     text: str
     finish: Literal["stop", "length"]
-    n_prompt: int
-    n_new: int
+    n_prompt: int  # tokens
+    n_new: int  # tokens
     ids: list[int]
 
 
 def batches(lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Row numbers in batches of like length, longest first: what will not fit in memory shows at once."""
+    """Row indices in batches of like length, longest first, so that a lack of memory shows in the first batch."""
     order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 @contextlib.contextmanager
-def _plain(model: Any) -> Iterator[None]:
-    """Set the model's own generation_config aside: what a config leaves open transformers 5 fills in from there."""
+def _without_own_config(model: Any) -> Iterator[None]:
+    """Set the model's generation_config aside: transformers 5 takes from it what a passed config leaves open."""
     from transformers import GenerationConfig
 
     own, model.generation_config = model.generation_config, GenerationConfig()
@@ -73,29 +92,29 @@ def _plain(model: Any) -> Iterator[None]:
 
 
 def sampler(decode: Decode, seeds: Sequence[int], device: torch.device) -> list[Any]:
-    """Sampling as a search for the maximum, with noise from one generator per row.
+    """Logits processors after which argmax samples, with noise from one generator per row.
 
-    argmax(logits + Gumbel noise) is a draw from softmax(logits) (Gumbel 1954; Maddison et al. 2014), while
-    torch.multinomial over a batch takes row n's numbers from wherever row n - 1 left the one generator.
+    argmax(logits + Gumbel noise) is a draw from softmax(logits) (Gumbel 1954; Maddison et al. 2014). torch.multinomial
+    has one generator for the whole batch, so that the draws of a row would depend on the rows before it.
     """
     import torch
     from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
     generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
-    def noise(_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        drawn = torch.empty_like(scores)
-        for row, generator in zip(drawn, generators, strict=True):
+    def add_noise(_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        exponential = torch.empty_like(scores)
+        for row, generator in zip(exponential, generators, strict=True):
             row.exponential_(generator=generator)
-        return scores - drawn.log()
+        return scores - exponential.log()  # minus the log of an exponential draw is a Gumbel draw
 
     top_k = [TopKLogitsWarper(decode.top_k)] if decode.top_k else []
     top_p = [TopPLogitsWarper(decode.top_p)] if decode.top_p < 1 else []
-    return [TemperatureLogitsWarper(decode.temperature), *top_k, *top_p, noise]
+    return [TemperatureLogitsWarper(decode.temperature), *top_k, *top_p, add_noise]
 
 
 def padded(prompts: Sequence[list[int]], pad: int | None, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and attention mask of prompts that end together: padding stands on the left."""
+    """Ids and attention mask, both (prompts, longest), with padding on the left so that all prompts end together."""
     import torch
 
     width = max(len(prompt) for prompt in prompts)
@@ -104,35 +123,38 @@ def padded(prompts: Sequence[list[int]], pad: int | None, device: torch.device) 
     return torch.tensor(rows, device=device), torch.tensor(mask, device=device)
 
 
-def written(tokenizer: Any, stop: Sequence[str], rows: Sequence[list[int]]) -> list[bool]:
-    """Whether a stop string stands in the last tokens of each row of new tokens."""
-    tail = max(len(text.encode()) for text in stop) + 4  # a token is at least a byte; four more for a cut character
+def stopped(tokenizer: Any, stop: Sequence[str], rows: Sequence[list[int]]) -> list[bool]:
+    """Whether the last tokens of each row of new tokens contain a stop string."""
+    tail = max(len(text.encode()) for text in stop) + 4  # a token is at least a byte; 4 more for a cut character
     texts = tokenizer.batch_decode([row[-tail:] for row in rows], skip_special_tokens=True)
     return [any(word in text for word in stop) for text in texts]
 
 
-def watch(tokenizer: Any, stop: Sequence[str], width: int) -> Callable[..., torch.Tensor]:
-    """A criterion that ends a row whose last new tokens hold a stop string. It keeps no state: beams change places."""
+def stop_criterion(tokenizer: Any, stop: Sequence[str], width: int) -> Callable[..., torch.Tensor]:
+    """A stopping criterion for stop strings in the tokens after the first `width`.
+
+    It keeps no state, since beams change places between two steps.
+    """
     import torch
 
     def criterion(ids: torch.Tensor, _scores: Any, **_: Any) -> torch.Tensor:
-        return torch.tensor(written(tokenizer, stop, ids[:, width:].tolist()), device=ids.device)
+        return torch.tensor(stopped(tokenizer, stop, ids[:, width:].tolist()), device=ids.device)
 
     return criterion
 
 
-def read(new: list[int], prompt: int, tokenizer: Any, stops: Sequence[int], stop: Sequence[str]) -> Continuation:
-    """The answer in a row of new tokens and the padding after them; `prompt` is the length of its prompt."""
+def read(new: list[int], n_prompt: int, tokenizer: Any, stops: Sequence[int], stop: Sequence[str]) -> Continuation:
+    """The answer in a row of new tokens that may end in padding; `n_prompt` counts the tokens of its prompt."""
     if stop and any(word in tokenizer.decode(new, skip_special_tokens=True) for word in stop):
-        # Padding may decode to nothing or to a stop id, so the row is cut where the search ended it.
-        ends = written(tokenizer, stop, [new[:end] for end in range(1, len(new) + 1)])
+        # Padding may decode to an empty text or be a stop id, so the row is cut where the search ended it.
+        ends = stopped(tokenizer, stop, [new[:end] for end in range(1, len(new) + 1)])
         new = new[: ends.index(True) + 1] if True in ends else new
-    end = next((number for number, token in enumerate(new) if token in stops), None)
-    kept = new if end is None else new[: end + 1]
+    end = next((index for index, token in enumerate(new) if token in stops), None)
+    ids = new if end is None else new[: end + 1]
     text = str(tokenizer.decode(new[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False))
     cuts = [text.index(word) for word in stop if word in text]
     finish: Literal["stop", "length"] = "stop" if end is not None or cuts else "length"
-    return Continuation(text[: min(cuts, default=len(text))], finish, prompt, len(kept), kept)
+    return Continuation(text[: min(cuts, default=len(text))], finish, n_prompt, len(ids), ids)
 
 
 def answer(
@@ -146,8 +168,9 @@ def answer(
 ) -> list[Continuation]:
     """Continue one batch of prompts (ids with the generation prompt) to a stop id, a stop string or the limit.
 
-    One seed per prompt, used when sampling only. Greedy and beam search ignore temperature, top_k and top_p.
-    `processors` change the scores (ids of all rows with left padding, scores) after the penalties and before sampling.
+    `stops` are token ids. There is one seed per prompt, used for sampling only; greedy and beam search ignore
+    temperature, top_k and top_p. `processors` are called with (ids with left padding, scores) after the penalties and
+    before sampling, and return scores.
     """
     import torch
     from transformers import GenerationConfig
@@ -165,35 +188,35 @@ def answer(
         pad_token_id=tokenizer.pad_token_id,
     )
     draw = sampler(decode, seeds, ids.device) if decode.do_sample else []
-    with torch.inference_mode(), _plain(model):
+    with torch.inference_mode(), _without_own_config(model):
         out = model.generate(
             input_ids=ids,
             attention_mask=mask,
             generation_config=config,
             logits_processor=[*processors, *draw],
-            stopping_criteria=[watch(tokenizer, decode.stop, width)] if decode.stop else [],
+            stopping_criteria=[stop_criterion(tokenizer, decode.stop, width)] if decode.stop else [],
         )
     pairs = zip(prompts, out[:, width:].tolist(), strict=True)
     return [read(new, len(prompt), tokenizer, stops, decode.stop) for prompt, new in pairs]
 
 
 def likelihood(model: Any, ids: Sequence[int], labels: Sequence[int]) -> tuple[float, int]:
-    """The sum of log-probabilities (nats) of the labelled tokens (label >= 0) of one row, and how many there are.
+    """The sum of log-probabilities (nats) of the labelled tokens (label >= 0) of one row, and their number.
 
-    A label stands at the place of its token, as in training; the model's shift by one is made here. One row at a time:
-    a batch is no faster on the CPU (12,700 tokens/s at 16 rows, 13,300 at one) and would move the last bits of the sum.
+    A label has the index of its token, as in training; the shift by one is made here. One row at a time: a batch is no
+    faster on the CPU (12,700 tokens/s at 16 rows, 13,300 at one) and would change the last bits of the sum.
     """
     import torch
 
-    wanted = [place for place, label in enumerate(labels) if label >= 0 and place > 0]
-    if not wanted:
+    labelled = [index for index, label in enumerate(labels) if label >= 0 and index > 0]
+    if not labelled:
         return 0.0, 0
-    kept = len(ids) - wanted[0] + 1  # the logits one place before the first label predict it
-    # A prompt of 1000 tokens before 150,000 words would cost 600 MB of logits that nobody reads.
+    kept = len(ids) - labelled[0] + 1  # the logits one index before the first label predict it
+    # Of a prompt of 1,000 tokens the logits over a vocabulary of 150,000 would fill 600 MB and not be read.
     limit = {"logits_to_keep": kept} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
     row = torch.tensor([list(ids)], device=model.device)
     with torch.inference_mode():
         logits = model(row, attention_mask=torch.ones_like(row), use_cache=False, **limit).logits[0, -kept:]
-        places = torch.tensor(wanted, device=model.device)
-        scores = logits[places - wanted[0]].float().log_softmax(-1).gather(-1, row[0, places][:, None])
-    return float(scores.double().sum()), len(wanted)
+        indices = torch.tensor(labelled, device=model.device)
+        scores = logits[indices - labelled[0]].float().log_softmax(-1).gather(-1, row[0, indices][:, None])
+    return float(scores.double().sum()), len(labelled)

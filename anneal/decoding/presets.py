@@ -1,4 +1,4 @@
-"""Ways to decode laid side by side: each names what it changes of the main one, and the seeds it draws with."""
+"""Decoding presets: each holds the settings that differ from the main ones, and the seeds that it samples with."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from anneal.decoding.generate import Decode
 
 
 class Preset(Decode):
-    """A whole Decode; the params file writes down only what differs from the main one."""
+    """Complete decoding settings; the params file holds only those that differ from the main ones."""
 
-    seeds: list[int]  # one run over all items for each; none for a search that draws nothing
+    seeds: list[int]  # one run over all records for each; empty for greedy and beam search
 
     @model_validator(mode="after")
     def _seeds(self) -> Preset:
@@ -26,19 +26,23 @@ class Preset(Decode):
         return self
 
     def runs(self) -> list[int | None]:
-        """The seeds of its runs; None for the only run of greedy and beam search."""
+        """One seed per run; None for the single run of greedy and beam search."""
         return [*self.seeds] or [None]
 
 
 def merged(section: Any) -> Any:
-    """A raw section with `decode` and `presets`, each preset filled up from `decode`.
+    """A raw section with `decode` and `presets`, in which `decode` completes each preset.
 
-    Filled up before it is validated, so that an error names the key of the preset and the value that stands there.
+    It runs before the validation, so that an error names the key of the preset and the value there. Anything of another
+    form is returned as it is and left to the validation.
     """
     if not isinstance(section, Mapping):
         return section
     base, presets = section.get("decode"), section.get("presets")
     if not (isinstance(base, Mapping) and isinstance(presets, Mapping)):
         return section
-    full = {k: {**base, "seeds": [], **v} if isinstance(v, Mapping) else v for k, v in presets.items()}
-    return {**section, "presets": full}
+    complete = {
+        name: {**base, "seeds": [], **changes} if isinstance(changes, Mapping) else changes
+        for name, changes in presets.items()
+    }
+    return {**section, "presets": complete}

@@ -1,7 +1,8 @@
-"""The one table people read, for the terminal: scores, the difference with its interval, and the shares that pass."""
+"""The table of results in the terminal: scores, their differences with intervals, and pass rates."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from anneal.records import Metrics
@@ -10,58 +11,62 @@ from anneal.systems import present
 if TYPE_CHECKING:
     from rich.table import Table
 
-IN_TABLE = 3  # shares that are columns, less two where there is an aligned model; the others stand under the table
+# Pass rates that are columns, so that a row fits a terminal; with an aligned model, which adds two columns, two fewer.
+# The others follow under the table.
+IN_TABLE = 3
+WITH_ALIGNED = IN_TABLE - 2
 
 
 def show(value: float | None, form: str = ".2f") -> str:
+    """A number by its format; a dash for a missing one."""
     return "-" if value is None else format(value, form)
 
 
-def _gap(gap: Metrics) -> str:
-    """A difference with its interval, marked where it is none."""
-    mark = {"none": "~ ", "open": "~ ", "noise": "~ ", "equivalent": "= "}.get(gap["state"], "")
-    span = f" [{show(gap['low'], '+.2f')}, {show(gap['high'], '+.2f')}]"
-    # What so many clusters could have found: an open difference is no proof that there is none.
-    return (
-        mark
-        + show(gap["mean"], "+.2f")
-        + span
-        + (f" finds {show(gap['detectable'])}" if gap["state"] == "open" else "")
-    )
+def _difference(estimate: Metrics) -> str:
+    """A difference with its interval, marked where it is not distinguishable from 0 or within the margin."""
+    mark = {"none": "~ ", "open": "~ ", "noise": "~ ", "equivalent": "= "}.get(estimate["state"], "")
+    interval = f"[{show(estimate['low'], '+.2f')}, {show(estimate['high'], '+.2f')}]"
+    # An open difference does not show that there is none: the table adds what this number of clusters can detect.
+    power = f" finds {show(estimate['detectable'])}" if estimate["state"] == "open" else ""
+    return f"{mark}{show(estimate['mean'], '+.2f')} {interval}{power}"
+
+
+def _scores(row: Metrics, systems: Sequence[str]) -> list[str]:
+    """The score of each system, with the number of scored texts where some have no score."""
+    n = row["golden"]["n"]
+    cells = []
+    for system in systems:
+        missing = row[system]["n_scored"] < n
+        cells.append(show(row[system]["score"]) + (f" ({row[system]['n_scored']})" if missing else ""))
+    return cells
 
 
 def table(numbers: Metrics) -> Table:
-    """Scores first, then what a check can decide; every mean with its denominator, the difference with its interval."""
+    """A row for each type and one for all: n, scores, differences with intervals, wins, and pass rates."""
     from rich.table import Table
 
     systems = present(numbers["overall"])
     initials = "/".join(system[0] for system in systems)
-    gaps = {"tuned - base": "difference", "aligned - tuned": "aligned_difference"}
-    gaps = {heading: key for heading, key in gaps.items() if key in numbers}
-    wide = IN_TABLE - (2 if len(systems) > IN_TABLE else 0)
-    whole = {**numbers["overall"], **{key: numbers[key] for key in (*gaps.values(), "best")}}
-    wrong = ", ".join(f"{name} {show(value['mean'])} of {value['n']}" for name, value in numbers["controls"].items())
-    made = Table(
+    differences = {"tuned - base": "difference", "aligned - tuned": "aligned_difference"}
+    differences = {heading: key for heading, key in differences.items() if key in numbers}
+    n_columns = WITH_ALIGNED if "aligned" in systems else IN_TABLE
+    columns, others = numbers["shares"][:n_columns], numbers["shares"][n_columns:]
+    overall = {**numbers["overall"], **{key: numbers[key] for key in (*differences.values(), "best")}}
+    controls = ", ".join(f"{name} {show(value['mean'])} of {value['n']}" for name, value in numbers["controls"].items())
+    built = Table(
         title=f"{numbers['score_kind']} (1 to 5) and shares that pass; [95% interval, clustered by item]",
-        caption=f"~ not distinguishable from 0, = within the margin; strict of golden in the wrong place: {wrong}\n"
-        + "; ".join(
-            f"{key.replace('_', ' ')}: " + "/".join(show(whole[s][key]) for s in systems)
-            for key in numbers["shares"][wide:]
-        ),
+        caption=f"~ not distinguishable from 0, = within the margin; strict of golden in the wrong place: {controls}\n"
+        + "; ".join(f"{key.replace('_', ' ')}: " + "/".join(show(overall[s][key]) for s in systems) for key in others),
     )
-    made.add_column("type", no_wrap=True)
-    shown = numbers["shares"][:wide]
-    headings = ("n", *systems, *gaps, f"best {initials}/tie")
-    for heading in (*headings, *(f"{key.replace('_', ' ')} {initials}" for key in shown)):
-        made.add_column(heading, justify="right", no_wrap=True)
-    for name, row in {**numbers["by_type"], "all": whole}.items():
+    built.add_column("type", no_wrap=True)
+    headings = ("n", *systems, *differences, f"best {initials}/tie")
+    for heading in (*headings, *(f"{key.replace('_', ' ')} {initials}" for key in columns)):
+        built.add_column(heading, justify="right", no_wrap=True)
+    for name, row in {**numbers["by_type"], "all": overall}.items():
         if name == "all":
-            made.add_section()
-        n = row["golden"]["n"]
-        scores = [
-            show(row[s]["score"]) + (f" ({row[s]['n_scored']})" if row[s]["n_scored"] < n else "") for s in systems
-        ]
+            built.add_section()
         wins = "/".join(str(row["best"][key]) for key in (*systems, "tie"))
-        shares = ["/".join(show(row[s][key]) for s in systems) for key in shown]
-        made.add_row(name, str(n), *scores, *(_gap(row[key]) for key in gaps.values()), wins, *shares)
-    return made
+        shares = ["/".join(show(row[s][key]) for s in systems) for key in columns]
+        gaps = [_difference(row[key]) for key in differences.values()]
+        built.add_row(name, str(row["golden"]["n"]), *_scores(row, systems), *gaps, wins, *shares)
+    return built

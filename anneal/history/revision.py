@@ -21,7 +21,6 @@ from anneal import files
 from anneal.errors import UserError
 from anneal.history import dvc_lock
 from anneal.params import PARAMS
-from anneal.records import Record
 from anneal.systems import SYSTEMS
 
 METRICS = "reports/metrics"
@@ -138,7 +137,7 @@ def _cache() -> Path:
     return Path(".dvc", settings.get("cache", "dir", fallback="cache").strip("\"'"), "files", "md5")
 
 
-def data(snapshot: Snapshot, path: str) -> list[Record] | None:
+def data(snapshot: Snapshot, path: str) -> list[Any] | None:
     """The rows of a data file at a revision, from the cache by the md5 in its lock; None where they are not kept."""
     name = snapshot.lock.get(path, "")
     file = _cache() / name[:2] / name[2:]
@@ -148,7 +147,7 @@ def data(snapshot: Snapshot, path: str) -> list[Record] | None:
         return None
 
 
-def rows(path: str) -> list[Record] | None:
+def rows(path: str) -> list[Any] | None:
     """The rows of a data file of the working tree; None where it is not there."""
     return files.read(path) if Path(path).is_file() else None
 
@@ -241,5 +240,5 @@ class Old:
 
         return dict(YAML(typ="safe", pure=True).load(self.text("params.yaml")) or {})
 
-    def rows(self, path: str) -> list[Record]:
+    def rows(self, path: str) -> list[Any]:
         return [json.loads(line) for line in self.text(path).split("\n") if line.strip()]

@@ -16,14 +16,14 @@ from anneal.errors import UserError
 from anneal.history import dvc_lock
 from anneal.history.dvc_lock import Entry
 from anneal.history.revision import Old
-from anneal.records import Metrics, Record
+from anneal.records import Check, Judgement, Metrics
 from anneal.stats import paired
 
 START, JUDGED, CHECKED = "train", "data/judgements/tuned.jsonl", "data/checks.jsonl"
 # What evaluate reads of the model that comes after the tuned one: no figure of the tuned one hangs on it.
 LATER = frozenset({"data/answers/aligned.jsonl", "data/presets/aligned.jsonl", "data/accepted.jsonl"})
 METRIC = Path("reports/metrics/seeds.json")
-Rows = tuple[list[Record], list[Record]]  # judgements and checks of one run
+Rows = tuple[list[Judgement], list[Check]]  # judgements and checks of one run
 
 
 def chain(entries: Mapping[str, Entry]) -> dict[str, Entry]:
@@ -88,14 +88,14 @@ def at(revision: Old) -> Rows:
 def values(rows: Rows, shares: Sequence[str]) -> dict[str, dict[str, float]]:
     """What is measured -> id -> value, of the tuned system: the score, and 1 or 0 for each share."""
     judged, checks = rows
-    mine = {
+    mine: dict[str, dict[str, bool]] = {
         row["id"]: {"strict": row["strict"], **row["checks"], "stop_rate": row["stopped"]}
         for row in checks
         if row["system"] == "tuned"
     }
-    found = {name: score for row in judged for name in [row["id"]] if (score := paired.scored(row)) is not None}
+    scores = {row["id"]: score for row in judged if (score := paired.scored(row)) is not None}
     known = [share for share in dict.fromkeys(("strict", *shares)) if all(share in row for row in mine.values())]
-    return {"score": found} | {share: {i: float(row[share]) for i, row in mine.items()} for share in known}
+    return {"score": scores} | {share: {i: float(row[share]) for i, row in mine.items()} for share in known}
 
 
 def numbers(runs: Mapping[int, Rows], shares: Sequence[str]) -> Metrics:

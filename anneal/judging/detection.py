@@ -1,7 +1,7 @@
-"""Figures of the judge card, from its rows: what was found of each defect, and what sound texts pay for it.
+"""The judge card: detection rate of each injected defect, and the false-positive rate on sound texts.
 
-Everything is over items, as the texts of one item share its facts. A share of found defects alone says nothing: a
-judge that flags every text finds them all, so that it stands beside the share of sound texts left in peace.
+All intervals are over items, as the texts of one item share their facts. A detection rate alone says nothing: a judge
+that flags every text detects every defect, so that it is reported beside the share of sound texts that are not flagged.
 """
 
 from __future__ import annotations
@@ -13,102 +13,115 @@ import numpy as np
 
 from anneal import records
 from anneal.judging import injected_defects
-from anneal.records import Metrics, Record
+from anneal.records import Judgement, Metrics, Record
 from anneal.stats import intervals, repeats
 
-USABLE = 3.0  # "can be used after an edit" in every rubric
-OWN = ("weak", "exaggerated", "fake")  # kinds of the worse answers that the pipeline makes itself
+USABLE = 3.0  # the level "can be used after an edit" of every rubric
+OWN = ("weak", "exaggerated", "fake")  # the strategies by which the pipeline writes rejected texts
+BLIND = 0.5  # share of a defect's texts below their sound text, under which the judge does not see the defect
 
 
-def flagged(row: Record) -> bool:
-    return bool(row["violations"]) or row["score"] < USABLE
+def flagged(row: Judgement) -> bool:
+    """Whether the judge names a violation or finds the text not usable."""
+    return bool(row["violations"]) or _score(row) < USABLE
 
 
-def detected(rows: Sequence[Record], golden: Mapping[str, Record]) -> Metrics:
-    """One defect: shares of its texts below and above their own sound text, and of those flagged, over items."""
-    both = [(row, golden[row["id"]]["score"]) for row in rows if row["outcome"] == "ok" and row["id"] in golden]
-    items = [row["item"] for row, _ in both]
+def detected(rows: Sequence[Judgement], golden: Mapping[str, Judgement]) -> Metrics:
+    """One defect: shares of its texts that score below and above their own sound text, and of those flagged."""
+    scored = [row for row in rows if row["outcome"] == "ok" and row["id"] in golden]
+    gaps = [_score(row) - _score(golden[row["id"]]) for row in scored]
+    items = [row["item"] for row in scored]
     return {
         "n": len(rows),
         "outcomes": dict(Counter(row["outcome"] for row in rows)),
-        "lower": intervals.rate([row["score"] < own for row, own in both], items).row(),
-        "higher": intervals.rate([row["score"] > own for row, own in both], items).row(),
-        "flagged": intervals.rate([flagged(row) for row, _ in both], items).row(),
+        "lower": intervals.rate([gap < 0 for gap in gaps], items).row(),
+        "higher": intervals.rate([gap > 0 for gap in gaps], items).row(),
+        "flagged": intervals.rate([flagged(row) for row in scored], items).row(),
     }
 
 
-def over_rejected(rows: Sequence[Record], golden: Mapping[str, Record]) -> Metrics:
-    """How often the golden text beats the worse one that was made for it, a tie counting half."""
-    both = [(golden[r["id"]]["score"] - r["score"], r["item"]) for r in rows if r["id"] in golden]
-    estimate = intervals.share([0.5 * (1 + np.sign(gap)) for gap, _ in both], [item for _, item in both])
+def over_rejected(rows: Sequence[Judgement], golden: Mapping[str, Judgement]) -> Metrics:
+    """How often the reference scores above the rejected text of its record, a tie counting half."""
+    scored = [row for row in rows if row["id"] in golden]
+    gaps = [_score(golden[row["id"]]) - _score(row) for row in scored]
+    estimate = intervals.share([0.5 * (1 + np.sign(gap)) for gap in gaps], [row["item"] for row in scored])
     return {**estimate.row(), "reason": intervals.why(estimate.row())}
 
 
-def length(rows: Sequence[Record], texts: Mapping[str, str]) -> Metrics:
-    """Points per doubling of the length among sound texts of one type: least squares with a constant for each type.
+def _score(row: Judgement) -> float:
+    """The score of a row whose outcome is ok."""
+    assert row["score"] is not None
+    return row["score"]
 
-    Standard error CR1 over items, as statsmodels has it, interval by t(C-1); rho is Spearman's of what is left of both
-    when the mean of the type is taken away. All None where nothing varies.
+
+def length(rows: Sequence[Judgement], texts: Mapping[str, str]) -> Metrics:
+    """Points per doubling of the length among sound texts of one type: {slope, low, high, rho, n, reason}.
+
+    Least squares with a constant for each type; standard error CR1 over items as in statsmodels, interval by t(C-1).
+    rho is Spearman's, of the residuals after the mean of each type is taken away. All None where nothing varies.
     """
     from scipy.stats import spearmanr
 
     empty: Metrics = {"slope": None, "low": None, "high": None, "rho": None, "n": len(rows)}
-    kinds, items = [row["type"] for row in rows], [row["item"] for row in rows]
-    n, count, fitted = len(rows), len(set(items)), len(set(kinds)) + 1
-    if n <= fitted or count < 2:
-        return {**empty, "reason": f"too few: {n} texts of {count} items"}
-    x = _centred([np.log2(max(1, len(texts[row["id"]]))) for row in rows], kinds)
-    y = _centred([row["score"] for row in rows], kinds)
+    types, items = [row["type"] for row in rows], [row["item"] for row in rows]
+    n, clusters, parameters = len(rows), len(set(items)), len(set(types)) + 1
+    if n <= parameters or clusters < 2:
+        return {**empty, "reason": f"too few: {n} texts of {clusters} items"}
+    x = _centred([np.log2(max(1, len(texts[row["id"]]))) for row in rows], types)
+    y = _centred([_score(row) for row in rows], types)
     if not x.any() or not y.any():
         return {**empty, "reason": f"no variance: {'lengths' if y.any() else 'scores'} of a type are all the same"}
     slope = float(x @ y / (x @ x))
+    # Sums of the score contributions of each item, items in name order so that the last bit is always the same.
     sums = dict.fromkeys(sorted(set(items)), 0.0)
-    for item, each in zip(items, x * (y - slope * x), strict=True):
-        sums[item] += float(each)
-    scale = count / (count - 1) * (n - 1) / (n - fitted)
-    half = intervals.quantile(count, (1 + intervals.LEVEL) / 2) * float(
-        np.sqrt(scale * sum(s * s for s in sums.values()))
+    for item, contribution in zip(items, x * (y - slope * x), strict=True):
+        sums[item] += float(contribution)
+    correction = clusters / (clusters - 1) * (n - 1) / (n - parameters)
+    half = intervals.quantile(clusters, (1 + intervals.LEVEL) / 2) * float(
+        np.sqrt(correction * sum(total * total for total in sums.values()))
     )
     half /= float(x @ x)
     rho = float(spearmanr(x, y).statistic)
     return {"slope": slope, "low": slope - half, "high": slope + half, "rho": rho, "n": n, "reason": ""}
 
 
-def _centred(values: Sequence[float], kinds: Sequence[str]) -> np.ndarray:
-    x, found = np.asarray(values, dtype=float), np.asarray(kinds)
-    for kind in set(kinds):
-        x[found == kind] -= x[found == kind].mean()
+def _centred(values: Sequence[float], types: Sequence[str]) -> np.ndarray:
+    """The values less the mean of their type; differences of rounding alone are 0."""
+    x, groups = np.asarray(values, dtype=float), np.asarray(types)
+    for kind in set(types):
+        x[groups == kind] -= x[groups == kind].mean()
     return np.where(np.abs(x) < intervals.TINY, 0.0, x)
 
 
 def blind(defects: Mapping[str, Metrics]) -> list[str]:
-    """What this judge does not see, in words with figures."""
+    """The defects that this judge does not see, a line each with its counts."""
     lines = []
-    for name, found in defects.items():
-        n, lower, higher = found["lower"]["n"], found["lower"]["mean"], found["higher"]["mean"]
-        if n and lower < 0.5:
+    for name, metrics in defects.items():
+        n, lower, higher = metrics["lower"]["n"], metrics["lower"]["mean"], metrics["higher"]["mean"]
+        if n and lower < BLIND:
             lines.append(f"{name}: {round(lower * n)} of {n} found")
         if n and higher and name in injected_defects.NEVER_WINS:
             lines.append(f"{name}: {round(higher * n)} of {n} score above their own sound text")
     return lines
 
 
-def summary(rows: Sequence[Record], golden: Sequence[Record], test: Sequence[Record]) -> Metrics:
-    """The figures of the card from its rows, the judgements of the golden texts and the records themselves."""
+def summary(rows: Sequence[Judgement], golden: Sequence[Judgement], test: Sequence[Record]) -> Metrics:
+    """All metrics of the card, from its rows, the judgements of the references and the test records."""
     sound = [row for row in golden if row["outcome"] == "ok"]
-    own, ok = {row["id"]: row for row in sound}, [row for row in rows if row["outcome"] == "ok"]
-    defects = {
-        name: detected([row for row in rows if row["defect"] == name], own)
-        for name in dict.fromkeys(row["defect"] for row in rows)
-    }
-    clear = intervals.rate([not flagged(row) for row in sound], [row["item"] for row in sound])
+    by_id = {row["id"]: row for row in sound}
+    scored = [row for row in rows if row["outcome"] == "ok"]
+    defects: dict[str, Metrics] = {}
+    for name in dict.fromkeys(row["defect"] for row in rows):
+        metrics = detected([row for row in rows if row["defect"] == name], by_id)
+        defects[name] = {**metrics, "held_out": name in injected_defects.HELD_OUT}
+    unflagged = intervals.rate([not flagged(row) for row in sound], [row["item"] for row in sound])
     return {
-        "defects": {name: {**each, "held_out": name in injected_defects.HELD_OUT} for name, each in defects.items()},
-        "sound": {"n": len(golden), "unflagged": clear.row()},
-        "over_rejected": over_rejected([row for row in ok if row["defect"] in OWN], own),
+        "defects": defects,
+        "sound": {"n": len(golden), "unflagged": unflagged.row()},
+        "over_rejected": over_rejected([row for row in scored if row["defect"] in OWN], by_id),
         "flips": None,
         "flips_reason": "pairwise verdicts are in prefer.json",
-        "length": length(sound, {r["id"]: records.golden(r) for r in test}),
+        "length": length(sound, {record["id"]: records.golden(record) for record in test}),
         "repeats": repeats.summary(golden),
         "blind_to": blind(defects),
         "tokens": {name: sum(row["tokens"][i] for row in rows) for i, name in enumerate(("in", "out"))},
@@ -121,19 +134,22 @@ def _share(row: Metrics, key: str = "mean") -> str:
     return f"{row[key]:.2f}" + (f" ({row['low']:.2f} to {row['high']:.2f})" if row["low"] is not None else "")
 
 
-def table(numbers: Metrics) -> str:
-    """The card as Markdown: what was found of each defect, what sound texts were spared, what stays unseen."""
+def table(metrics: Metrics) -> str:
+    """The card as Markdown: a row for each defect, then the sound texts, length, repeats and what stays unseen."""
     lines = ["| defect | texts | below its sound text | flagged | above it |", "| --- | --- | --- | --- | --- |"]
-    for name, each in numbers["defects"].items():
-        shares = " | ".join(_share(each[key]) for key in ("lower", "flagged", "higher"))
-        lines.append(f"| {name}{' (words held out)' if each['held_out'] else ''} | {each['lower']['n']} | {shares} |")
-    sound, worse, slope = numbers["sound"]["unflagged"], numbers["over_rejected"], numbers["length"]
+    for name, row in metrics["defects"].items():
+        shares = " | ".join(_share(row[key]) for key in ("lower", "flagged", "higher"))
+        lines.append(f"| {name}{' (words held out)' if row['held_out'] else ''} | {row['lower']['n']} | {shares} |")
+    sound, rejected = metrics["sound"]["unflagged"], metrics["over_rejected"]
     lines += ["", f"Sound texts that are not flagged: {_share(sound)} of {sound['n']}."]
-    lines += [f"Golden over its rejected text, ties half: {_share(worse)} of {worse['n']}."] if worse["n"] else []
+    if rejected["n"]:
+        lines.append(f"Golden over its rejected text, ties half: {_share(rejected)} of {rejected['n']}.")
+    slope = metrics["length"]
     rho = f", Spearman's rho {slope['rho']:.2f}" if slope["rho"] is not None else ""
-    lines += [f"Points per doubling of the length of a sound text: {_share(slope, 'slope')}{rho}."]
-    again = numbers["repeats"]
-    told = f"{again['same']:.2f} of {again['n']} texts score the same" if again["n"] else again["reason"]
-    lines += [f"Judged again: {told}."]
-    lines += [f"Cannot see {line}." for line in numbers["blind_to"]]
-    return "\n".join([*lines, *(f"Left out: {name} ({why})." for name, why in numbers["left_out"].items())])
+    lines.append(f"Points per doubling of the length of a sound text: {_share(slope, 'slope')}{rho}.")
+    again = metrics["repeats"]
+    stability = f"{again['same']:.2f} of {again['n']} texts score the same" if again["n"] else again["reason"]
+    lines.append(f"Judged again: {stability}.")
+    lines += [f"Cannot see {line}." for line in metrics["blind_to"]]
+    lines += [f"Left out: {name} ({reason})." for name, reason in metrics["left_out"].items()]
+    return "\n".join(lines)

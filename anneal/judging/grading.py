@@ -1,7 +1,7 @@
-"""Texts to judgements: one conversation with the judge per rubric, quotes checked, and what is no verdict counted.
+"""Grading: scores texts with a judge, one conversation per rubric, and rejects verdicts with invented quotes.
 
-A text is {id, item, type, facts, text}; nothing in it says who wrote it. A failure is not a bad text: it keeps its
-outcome and has no number.
+A text is a Record {id, item, type, facts, text}; nothing in it says who wrote it. A failure is not a bad text: its
+judgement keeps the outcome and has no score.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import Field
 
@@ -19,84 +19,84 @@ from anneal.llm import client, endpoint, offline_server, replay
 from anneal.llm.request import ASKED
 from anneal.offline import rule_judge, stub_judges
 from anneal.params import Count, Section, Share
-from anneal.records import Record
+from anneal.records import Judgement, Record, Row
 
 WORST, BEST = 1.0, 5.0
-Known = dict[str, list[str]]
-Ask = Callable[[Sequence[Record], int], list[Record]]  # texts, and which further judgement of them is wanted
+Known = dict[str, list[str]]  # slot of the facts -> every value it has in some record
+Ask = Callable[[Sequence[Record], int], list[Judgement]]  # texts, and the number of the repeat, 0 for the first
 
 
 class Repeats(Section):
-    """The same texts judged again, `times` in all, to see how far one judgement can be trusted."""
+    """The share of texts that are judged `times` times in all: how far one judgement can be trusted."""
 
     share: Share
     times: Count
 
 
 class Judge(client.Chat):
-    """Who judges, and how; `max_failed` counts every text without a score, also those whose quotes are invented."""
+    """The judge model and its settings; `max_failed` counts every text without a score, also for invented quotes."""
 
     repeats: Repeats
-    controls: Annotated[int, Field(ge=0)]  # texts of each control
+    controls: Annotated[int, Field(ge=0)]  # number of texts of each control
     samples: Annotated[int, Field(ge=0)]  # prompts whose rollouts are judged
-    null_text: str  # a text that says nothing, however well; one of the controls
+    null_text: str  # a fluent text without content; one of the controls
 
     def identity(self, labels: Mapping[str, str], respond: offline_server.Respond) -> dict[str, Any]:
-        """What a judge_id hangs on beside its files; how often it is asked is no part of it.
+        """The settings on which a judge_id depends beside its files; the number of repeats is not among them.
 
-        The labels of types stand in the prompt. Of an offline judge its rules' code counts too; of any other the
-        address does not: two servers of one model name are one judge, so name the models apart.
+        The labels of types are in the prompt. For an offline judge the code of its rules counts too. For any other
+        judge the address does not count: two servers of one model name are one judge, so give the models two names.
         """
-        road = endpoint.road("judge", self.model, respond, None)
-        code = road.identity if self.model.startswith("offline-") else ""
+        target = endpoint.resolve("judge", self.model, respond, None)
+        code = target.identity if self.model.startswith("offline-") else ""
         return {**self.model_dump(include=set(ASKED)), "labels": labels, "code": code}
 
     @property
     def kind(self) -> str:
-        """A program counts rules; whoever reads its numbers must not take them for a measure of quality."""
+        """The kind of score: a program that counts rules does not measure quality, and the report says so."""
         if self.model in stub_judges.JUDGES:
             return "stub score"
         return "rule score" if self.model.startswith("offline-") else "model score"
 
 
 def sheet_id(text: Record) -> str:
-    """What a text is judged against; scores of one record under two sheets are no pair."""
+    """Hash of the type and facts that a text is judged against; scores under two hashes do not compare."""
     parts = json.dumps([text["type"], text["facts"]], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
 
 def responder(judge: Judge) -> offline_server.Respond:
-    """Who answers offline: the judge of rules, or one of the stubs that show what the report says of a bad judge."""
+    """The embedded judge: the one of rules, or a stub that shows what the report says of a bad judge."""
     return stub_judges.JUDGES.get(judge.model, rule_judge.respond)
 
 
 def drawn(ids: Sequence[str], purpose: str) -> list[str]:
-    """The ids in an order drawn from themselves: its head is a fixed sample that another record hardly changes."""
+    """The ids ordered by hash: the head of the list is a fixed sample that another record hardly changes."""
     return sorted(ids, key=lambda name: hashlib.sha256(f"{purpose}/{name}".encode()).digest())
 
 
 def quoted(verdict: Mapping[str, Any], text: str) -> bool:
-    """Whether every quote stands in the text word for word; only an empty text has nothing to quote."""
+    """Whether the text holds every quote of the verdict word for word; only an empty text has nothing to quote."""
     quotes = [entry["quote"] for entry in [*verdict["dims"].values(), *verdict["violations"]]]
     return all((bool(q.strip()) or not text.strip()) and (q in text or q in rubric.neutral(text)) for q in quotes)
 
 
-def scored(text: str, sheet: Rubric, answer: client.Answer) -> Record:
-    """What became of one call: outcome, score, dims, violations, and the words of the judge."""
-    asked: Record = {"request": answer.request, "tokens": [answer.tokens_in, answer.tokens_out]}
-    asked["refused"] = list(answer.refused)
-    empty: Record = {"score": None, "dims": {}, "violations": []}
+def scored(text: str, sheet: Rubric, answer: client.Answer) -> Row:
+    """The part of a judgement that one call gives: request, tokens, reply, outcome, score, dims, violations."""
+    call: Row = {"request": answer.request, "tokens": [answer.tokens_in, answer.tokens_out]}
+    call["refused"] = list(answer.refused)
+    unscored: Row = {"score": None, "dims": {}, "violations": []}
     if answer.status == "failed":
-        return {**asked, **empty, "outcome": replay.OUTCOMES[answer.kind], "reply": None}
-    asked["reply"] = answer.text
-    # The parser cannot know the text, so that a quote is checked here; a judge that invents one has not read it.
+        return {**call, **unscored, "outcome": replay.OUTCOMES[answer.kind], "reply": None}
+    call["reply"] = answer.text
+    # The parser does not know the text, so quotes are checked here; a judge that invents one has not read the text.
     if not quoted(answer.value, text):
-        return {**asked, **empty, "outcome": "quote_not_found"}
-    return {**asked, **answer.value, "score": sheet.total(answer.value), "outcome": "ok"}
+        return {**call, **unscored, "outcome": "quote_not_found"}
+    return {**call, **answer.value, "score": sheet.total(answer.value), "outcome": "ok"}
 
 
 def judge_id(judge: Judge, sheet: Rubric, types: Mapping[str, str], known: Known) -> str:
-    """What the scores of this rubric hang on beside the records."""
+    """Hash of all that decides the scores of this rubric beside the records."""
     labels = {kind: types[kind] for kind in sheet.header.types if kind in types}
     return sheet.judge_id(judge.identity(labels, responder(judge)), known)
 
@@ -108,38 +108,41 @@ def grade(
     known: Known,
     judge: Judge,
     sample: int = 0,
-) -> list[Record]:
-    """A judgement for every text, in order: {id, item, type, judge_id, outcome, score, dims, violations, ...}.
+) -> list[Judgement]:
+    """A judgement for every text, in order; ids are unique, `rubrics` and `types` (labels) are by type.
 
-    Ids are unique. One conversation per rubric, as each has its own parser. judge.max_failed binds the first
-    judgement only: a further one that fails leaves every text its score.
+    One conversation per rubric, as each has its own parser. judge.max_failed binds the first judgement (`sample` 0)
+    only: a repeat that fails leaves every text its score.
     """
     judge = judge.model_copy(update={"max_failed": 1.0}) if sample else judge
-    made: dict[str, Record] = {}
+    judgements: dict[str, Judgement] = {}
     earlier: list[client.Answer] = []
     for path in sorted({rubrics[text["type"]].path for text in texts}):
         part = [text for text in texts if rubrics[text["type"]].path == path]
         sheet = rubrics[part[0]["type"]]
-        calls = [
-            client.Call(t["id"], sheet.messages(t["type"], types[t["type"]], t["facts"], known, t["text"]), sample)
-            for t in part
-        ]
+        calls = []
+        for text in part:
+            label = types[text["type"]]
+            messages = sheet.messages(text["type"], label, text["facts"], known, text["text"])
+            calls.append(client.Call(text["id"], messages, sample))
         answers = client.ask(calls, judge, "judge", responder(judge), sheet.parse, earlier=earlier, total=len(texts))
         earlier += answers
-        name = judge_id(judge, sheet, types, known)
+        identity = judge_id(judge, sheet, types, known)
         for text, answer in zip(part, answers, strict=True):
-            row = {key: text[key] for key in ("id", "item", "type")} | {"judge_id": name, "sheet": sheet_id(text)}
-            made[text["id"]] = row | scored(text["text"], sheet, answer)
-    return [made[text["id"]] for text in texts]
+            row: Row = {"id": text["id"], "item": text["item"], "type": text["type"]}
+            row |= {"judge_id": identity, "sheet": sheet_id(text)}
+            judgements[text["id"]] = cast(Judgement, row | scored(text["text"], sheet, answer))
+    return [judgements[text["id"]] for text in texts]
 
 
-def repeated(texts: Sequence[Record], ask: Ask, repeats: Repeats) -> list[Record]:
-    """A judgement for every text, with the further ones of a fixed sample of them as its `repeats`."""
+def repeated(texts: Sequence[Record], ask: Ask, repeats: Repeats) -> list[Judgement]:
+    """A judgement for every text; those of a fixed sample of texts hold their further judgements as `repeats`."""
     chosen = set(drawn([text["id"] for text in texts], "repeat")[: round(repeats.share * len(texts))])
     part = [text for text in texts if text["id"] in chosen]
-    further: dict[str, list[Record]] = {text["id"]: [] for text in texts}
+    shared = ("id", "item", "type", "judge_id", "sheet")  # equal in all judgements of one text
+    further: dict[str, list[Row]] = {text["id"]: [] for text in texts}
     for sample in range(1, repeats.times if part else 1):
         for row in ask(part, sample):
-            further[row["id"]].append({k: row[k] for k in row if k not in ("id", "item", "type", "judge_id", "sheet")})
-    # All texts last: the log of failures is that of the last ones asked.
+            further[row["id"]].append({key: value for key, value in row.items() if key not in shared})
+    # All texts last: the log of failures is that of the last call.
     return [{**row, "repeats": further[row["id"]]} for row in ask(texts, 0)]

@@ -20,6 +20,7 @@ from anneal.judging.rubric import neutral as unblocked
 from anneal.llm.blocks import block, unfenced
 from anneal.params import Section
 from anneal.prompts import Prompt
+from anneal.records import Message
 
 PARSER = 1  # part of judge_id: raise it when the same reply, or the same rules, may give another verdict
 BLOCKS = ("sheet", "checks", "first", "second")
@@ -73,16 +74,17 @@ class Pairs:
             parts.append(f"### {name} ({weight / sum(weights.values()):.0%})\n\n{section[1].strip()}")
         return "\n\n".join(parts)
 
-    def messages(self, shown: dict[str, str], first: str, second: str) -> list[dict[str, str]]:
+    def messages(self, shown: dict[str, str], first: str, second: str) -> list[Message]:
         """The prompt for two texts, in this order."""
         values = {**shown, "first": neutral(first), "second": neutral(second)}
         self.prompt.render(**values)  # refuses an unknown slot with its line
-        return self.prompt.messages(**values)
+        messages = self.prompt.messages(**values)
+        return [Message(role=message["role"], content=message["content"]) for message in messages]
 
     def judge_id(self, model: dict[str, Any], known: Words) -> str:
         """What a verdict depends on beside the record: both files, the model and its params, words, parser, tie."""
         files = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (self.rubric.path, self.prompt.path)]
-        parts = [*files, model, known, Verdict.model_json_schema(), PARSER, self.tie]
+        parts = [*files, model, known, self.rubric.filled(), Verdict.model_json_schema(), PARSER, self.tie]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
 
 

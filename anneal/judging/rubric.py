@@ -2,6 +2,7 @@
 
 The header is YAML between two `---` lines: types, dimensions with weights, gates, word lists, rules. The rules that
 hold for a record travel inside its prompt, where the offline judge (`checker`) finds them and a model reads them.
+Word lists that the checks share (`$banned`, `$encouraged`, `$exaggerated`) are slots filled from the rules folder.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from anneal import prompts
-from anneal.checks.facts import own
+from anneal.checks.facts import Rules, own
 from anneal.errors import UserError
 from anneal.llm.blocks import unfenced
 from anneal.llm.response import strict
 from anneal.params import Count, Section
+from anneal.records import Message
 
 PARSER = 2  # part of judge_id: raise it when the same reply, or the same rules, may score another way
 _HEADER = re.compile(r"\A---\n(.*?\n)---\n", re.S)
@@ -99,11 +101,15 @@ def _fill(patterns: list[str], words: Words, choices: dict[str, str], apart: boo
 class Rubric:
     """One rubric file. Refuses a broken header, a dimension without rules, and one without its five levels."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, rules: Rules | None = None) -> None:
         from ruamel.yaml import YAML
         from ruamel.yaml.error import YAMLError
 
         self.path, self.prompt = path, prompts.Prompt(path)
+        # Slots that the rules folder fills: `$banned` and `$encouraged` like the words of the header, `$exaggerated`
+        # as one pattern. Without rules the rubric can be read, but not shown to a judge if it has such a slot.
+        self.lists: Words = {"banned": rules.banned, "encouraged": rules.encouraged} if rules else {}
+        self.patterns = {"exaggerated": rules.exaggerated.any} if rules else {}
         found = _HEADER.match(self.prompt.text)
         try:
             self.header = Header.model_validate(YAML(typ="safe", pure=True).load(found[1] if found else ""))
@@ -139,7 +145,7 @@ class Rubric:
 
     def _checks(self, kind: str, words: Words) -> str:
         """The rules for one type as JSON lines, the slots of their patterns filled; defaults are left out."""
-        choices = {key: _any(values) for key, values in words.items()}
+        choices = {key: _any(values) for key, values in words.items()} | self.patterns
         lines: list[dict[str, Any]] = [{"dimensions": list(self.header.dimensions), "gates": list(self.header.gates)}]
         for name, rule in self._of(kind).items():
             row = {"rule": name, **rule.model_dump(exclude={"types", "of", "unless"}, exclude_defaults=True)}
@@ -148,16 +154,23 @@ class Rubric:
             lines.append(row | {key: patterns for key, patterns in filled.items() if patterns})
         return "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
 
-    def messages(self, kind: str, label: str, facts: dict[str, Any], known: Words, text: str) -> list[dict[str, str]]:
+    def messages(self, kind: str, label: str, facts: dict[str, Any], known: Words, text: str) -> list[Message]:
         """The prompt for one text: its type, the sheet, the rules and the text; nothing about who wrote it."""
         sheet = dict.fromkeys(self.header.optional, "") | {k: neutral(v) for k, v in prompts.slots(facts).items()}
         # `<key>_names` of a list of objects are what the fact checks call its own words.
         words = {key: [neutral(word) for word in own(facts, key.removesuffix("_names"))] for key in sheet}
         words["numbers"] = sorted(set(re.findall(r"\d+(?:\.\d+)?", " ".join(sheet.values()))))
-        words |= {f"known_{slot}": values for slot, values in known.items()} | self.header.words | {"label": [label]}
-        values = {**{key: "、".join(listing) for key, listing in words.items()}, **sheet, "text": neutral(text)}
+        words |= {f"known_{slot}": values for slot, values in known.items()}
+        words |= self.lists | self.header.words | {"label": [label]}
+        values = {
+            **self.patterns,
+            **{key: "、".join(listing) for key, listing in words.items()},
+            **sheet,
+            "text": neutral(text),
+        }
         self.prompt.render(**values, checks="")  # refuses an unknown slot, also one of a rule, with its line
-        return self.prompt.messages(**values, checks=neutral(self._checks(kind, words)))
+        messages = self.prompt.messages(**values, checks=neutral(self._checks(kind, words)))
+        return [Message(role=message["role"], content=message["content"]) for message in messages]
 
     def parse(self, reply: str) -> dict[str, Any]:
         """A verdict: for every dimension reason, quote and score 1..5, and the gates that are broken; or ValueError."""
@@ -183,17 +196,23 @@ class Rubric:
         # Rounded, so that five fives are 5 and not the next number below it.
         return round(min([points / sum(weights.values()), *caps]), 6)
 
+    def filled(self) -> dict[str, list[str] | str]:
+        """What the rules folder fills of this file's slots."""
+        material: dict[str, list[str] | str] = {**self.lists, **self.patterns}
+        return {key: value for key, value in material.items() if key in self.prompt.slots}
+
     def judge_id(self, model: dict[str, Any], known: Words) -> str:
         """What a score depends on beside the record: this file, the model and its params, the words, the parser."""
-        parts = [hashlib.sha256(self.path.read_bytes()).hexdigest(), model, known, Verdict.model_json_schema(), PARSER]
+        file = hashlib.sha256(self.path.read_bytes()).hexdigest()
+        parts = [file, model, known, self.filled(), Verdict.model_json_schema(), PARSER]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
-def folder(path: str | Path) -> dict[str, Rubric]:
-    """The rubric of every type; UserError where two files claim the same."""
+def folder(path: str | Path, rules: Rules | None = None) -> dict[str, Rubric]:
+    """The rubric of every type; UserError where two files claim the same. `rules` fill the slots of the word lists."""
     rubrics: dict[str, Rubric] = {}
     for prompt in prompts.folder(path).values():
-        rubric = Rubric(prompt.path)
+        rubric = Rubric(prompt.path, rules)
         for kind in rubric.header.types:
             if kind in rubrics:
                 raise UserError(f"{rubric.path}: types: {kind} has its rubric in {rubrics[kind].path}; keep one")

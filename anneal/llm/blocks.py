@@ -1,4 +1,4 @@
-"""Tagged blocks of a prompt, and a reply inside a code fence."""
+"""Text inside delimiters: tagged blocks of a prompt, and the code fence around a reply."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The embedded provider: an OpenAI-compatible chat server on loopback, for runs without network, key or cost.
 
-A real server and not a stub in the client: the code that asks it is the code that asks a paid provider, and the tests
-make it misbehave on the wire. It lives in daemon threads and dies with the process.
+It is a real server and not a stub in the client: the code that calls it is the code that calls a paid provider, and the
+tests inject faults on the wire. It runs in daemon threads and ends with the process.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
-# Part of the model name, so of the params: other words from the same bank must not hide behind an old name.
+# Part of the model name, hence of the params: a change of the offline texts gets another model name.
 VERSION = 1
 MODEL = f"offline-{VERSION}"
 
@@ -26,18 +26,19 @@ Fault = Literal["429", "500", "reset", "hang", "broken", "length", "content_filt
 
 @dataclass(frozen=True)
 class Reply:
-    """What the model says: its text and the reason it stopped (`stop`, `length`, `content_filter`)."""
+    """The text of a reply and its finish reason (`stop`, `length`, `content_filter`)."""
 
     text: str
     finish: str = "stop"
 
 
+# Answers a request body; a ValueError becomes an HTTP 400.
 Respond = Callable[[dict[str, Any]], Reply]
 
 
 @dataclass
 class Faults:
-    """Misbehaviour for tests: by the number of the request (from 1), or by a seeded rate; `requests` counts them."""
+    """Injected faults for tests, by the number of the request (from 1) or at a seeded rate."""
 
     at: dict[int, Fault] = field(default_factory=dict)  # wins over first and rate
     first: int = 0  # the first n requests fail as `kind`
@@ -45,25 +46,25 @@ class Faults:
     kind: Fault = "500"
     seed: int = 0
     retry_after: float = 0.0  # seconds, sent with a 429
-    requests: int = 0
+    requests: int = 0  # received so far
     released: threading.Event = field(default_factory=threading.Event)  # ends every hang
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
 
     def next(self) -> Fault | None:
-        """Count one request and say how it fails, if it does."""
+        """Count one request and return its fault, None for a sound reply."""
         with self._lock:
             self.requests += 1
             number = self.requests
-        # Drawn by number and not from a shared stream: threads may arrive in any order.
+        # Seeded by number: threads arrive in any order, so that a shared stream would not repeat.
         drawn = random.Random(f"{self.seed}/{number}").random() < self.rate
         return self.at.get(number) or (self.kind if number <= self.first or drawn else None)
 
 
 def completion(body: dict[str, Any], reply: Reply, number: int) -> dict[str, Any]:
-    """The chat completion object; usage counts characters, the honest unit of a model without a tokenizer."""
-    asked = sum(len(str(message.get("content", ""))) for message in body["messages"])
+    """The chat completion object. Usage counts characters, since this model has no tokenizer."""
+    characters = sum(len(str(message.get("content", ""))) for message in body["messages"])
     return {
         "id": f"chatcmpl-{number}",
         "object": "chat.completion",
@@ -73,9 +74,9 @@ def completion(body: dict[str, Any], reply: Reply, number: int) -> dict[str, Any
             {"index": 0, "message": {"role": "assistant", "content": reply.text}, "finish_reason": reply.finish}
         ],
         "usage": {
-            "prompt_tokens": asked,
+            "prompt_tokens": characters,
             "completion_tokens": len(reply.text),
-            "total_tokens": asked + len(reply.text),
+            "total_tokens": characters + len(reply.text),
         },
     }
 
@@ -90,12 +91,12 @@ class _Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up (a cancelled request) is its own business and no traceback."""
+        """Print no traceback: the client hung up, for instance after a cancelled request."""
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # keep-alive; 1.0 would open a connection for every request
-    disable_nagle_algorithm = True  # otherwise delayed ACKs cost 40 ms on each reply
+    disable_nagle_algorithm = True  # without it delayed ACKs add 40 ms to each reply
     server: _Server
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
@@ -124,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
         faults = self.server.faults
         fault = faults.next()
         number = faults.requests
-        if fault and self._misbehave(fault):
+        if fault and self._inject(fault):
             return
         try:
             body = json.loads(raw)
@@ -133,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(400, f"not a chat request: {err!r}")
         if not self.path.endswith("/chat/completions"):
             return self._error(404, f"{self.path}: this server knows /v1/models and /v1/chat/completions")
-        # `offline-rules-1` and the like answer as other roles; the version at the end is what must agree.
+        # Other roles have names such as `offline-rules-1`; the version at the end must agree.
         if not (model.startswith("offline-") and model.rsplit("-", 1)[-1] == str(VERSION)):
             return self._error(404, f"model {model!r} does not exist here; this version has {MODEL!r}")
         try:
@@ -142,24 +143,25 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(400, str(err))
         limit = body.get("max_completion_tokens") or body.get("max_tokens") or len(reply.text)
         if fault == "length" or len(reply.text) > limit:
-            # The usage counts characters, so the limit must; a reply over it would be no honest one.
-            reply = Reply(reply.text[: len(reply.text) // 2 if fault == "length" else limit], "length")
+            # The limit counts characters, as usage does.
+            end = len(reply.text) // 2 if fault == "length" else limit
+            reply = Reply(reply.text[:end], "length")
         elif fault == "content_filter":
             reply = Reply("", "content_filter")
         return self._json(200, completion(body, reply, number))
 
-    def _misbehave(self, fault: Fault) -> bool:
-        """Fail on the wire; False for the faults that are a reply."""
+    def _inject(self, fault: Fault) -> bool:
+        """Fail on the wire; False for the faults that are replies (`length`, `content_filter`)."""
         if fault == "429":
             self._error(429, "slow down", Retry_After=f"{self.server.faults.retry_after:g}")
         elif fault == "500":
-            self._error(500, "the offline provider was told to fail")
+            self._error(500, "injected fault of the offline provider")
         elif fault == "broken":
             self._send(200, b'{"id": "chatcmpl-0", "choices": [{"mess')
         elif fault in ("reset", "hang"):
             if fault == "hang":
                 self.server.faults.released.wait()
-            # Linger 0 turns close into a reset, what a client sees of a provider that dies.
+            # Linger 0 turns close into a reset, which is how a client sees a crashed provider.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
             self.close_connection = True

@@ -1,4 +1,7 @@
-"""What a chat completions reply says, and why some replies are no answer."""
+"""Parses a chat completions reply: its text and tokens, or the kind of reason why it is unusable.
+
+Refusals are recognised by their opening words, since few providers fill the `refusal` field.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ import json
 import re
 from typing import Any, Literal
 
+# Why a reply is unusable; empty for a usable one.
 Kind = Literal["", "http", "timeout", "empty", "length", "content_filter", "refusal", "check"]
 
-# Other words for the same: Anthropic's and Gemini's compatible endpoints, and a router's own failure.
+# Finish reasons, including those of the compatible endpoints of Anthropic and Gemini and of failing routers.
 _FINISH: dict[str, Kind] = {
     "length": "length",
     "max_tokens": "length",
@@ -16,8 +20,8 @@ _FINISH: dict[str, Kind] = {
     "safety": "content_filter",
     "error": "http",
 }
-# A model's way of saying no, at the start of its text. A verb of serving must follow: a text for the public may well
-# begin with "I cannot imagine", or with an apology to the reader's purse.
+# A refusal at the start of a text. A verb of service must follow: a text for the public may well begin with "I cannot
+# imagine" or with an apology to the reader's purse.
 _CANNOT = r"(?:无法|不能|没法|没有办法|不便|不会)(?:再)?(?:为您|为你|帮您|帮你|直接|继续)?"
 _SERVE = "提供|协助|满足|完成|回答|生成|撰写|创作|处理|编写|给出|回应|讨论"
 _DO = "assist|help|provide|create|write|generate|comply|fulfil|produce|complete|answer|continue|do (?:that|this)"
@@ -28,10 +32,11 @@ _REFUSAL = re.compile(
     rf"I(?: can(?:no|['’])t| won['’]t|(?: am|['’]m) (?:unable|not able) to| must decline to)(?: \w+ly)? (?:{_DO})",
     re.I,
 )
+_QUOTED = 80  # characters of a reply that an error quotes
 
 
 class Unusable(Exception):
-    """A reply that must not be taken for an answer: why (a Kind), and in words."""
+    """A reply that must not count as an answer; `kind` and message say why."""
 
     def __init__(self, kind: Kind, reason: str) -> None:
         super().__init__(reason)
@@ -39,19 +44,19 @@ class Unusable(Exception):
 
 
 def strict(text: str) -> Any:
-    """JSON in which no key stands twice; ValueError otherwise: of two scores the later one would count unseen."""
+    """Parse JSON; ValueError for a repeated key, of which Python keeps the last: a second score would win unseen."""
 
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) < len(pairs):
             raise ValueError(f"a key stands twice: {', '.join(key for key, _ in pairs)}")
-        return found
+        return value
 
-    return json.loads(text, object_pairs_hook=once)
+    return json.loads(text, object_pairs_hook=unique)
 
 
 def tokens(body: str) -> tuple[int, int]:
-    """Tokens in and out as the provider counts them; 0 where it does not say."""
+    """Tokens in and out as the provider counts them; 0 where the reply has no usage."""
     try:
         usage = json.loads(body)["usage"]
         return int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
@@ -60,21 +65,22 @@ def tokens(body: str) -> tuple[int, int]:
 
 
 def text(body: str) -> str:
-    """The words of a reply. Raises Unusable: kind http for one that is broken, else for one that is no answer."""
+    """The text of a reply. Raises Unusable, of kind http where the body is broken."""
     try:
         choice = json.loads(body)["choices"][0]
-        said, no = choice["message"].get("content"), choice["message"].get("refusal")
+        content = choice["message"].get("content")
+        refusal = choice["message"].get("refusal")
         finish = _FINISH.get(str(choice.get("finish_reason")).lower())
     except (ValueError, LookupError, TypeError, AttributeError):
         raise Unusable("http", f"broken reply: {body[:200]!r}") from None
     if finish:
         raise Unusable(finish, f"finish_reason {choice['finish_reason']}")
-    if no:
-        raise Unusable("refusal", f"refused: {str(no)[:80]}")
-    if said is not None and not isinstance(said, str):
-        raise Unusable("http", f"content is no text: {str(said)[:80]}")
-    if not said or not said.strip():
+    if refusal:
+        raise Unusable("refusal", f"refused: {str(refusal)[:_QUOTED]}")
+    if content is not None and not isinstance(content, str):
+        raise Unusable("http", f"content is no text: {str(content)[:_QUOTED]}")
+    if not content or not content.strip():
         raise Unusable("empty", "an empty answer")
-    if _REFUSAL.match(said):
-        raise Unusable("refusal", f"refused: {said.strip()[:80]}")
-    return said
+    if _REFUSAL.match(content):
+        raise Unusable("refusal", f"refused: {content.strip()[:_QUOTED]}")
+    return content

@@ -1,7 +1,7 @@
-"""What was asked and answered before: one SQLite file, and a reply is in it before anyone uses it.
+"""Paid replies by request: one SQLite file, to which a reply is committed before it is used.
 
-`answers` are served again. `refused` are replies that were paid for and are none: cut short, filtered, failed the
-check. They are kept for the bill, and so that asking again is another request, and they are never served.
+Table `answers` holds replies that are served again. Table `refused` holds replies that were paid for and are unusable:
+cut short, filtered, failed the check. They are never served; they count as cost, and a repeat gets another key.
 """
 
 from __future__ import annotations
@@ -28,50 +28,50 @@ class Entry:
     """One reply that was paid for."""
 
     key: str
-    kind: Kind  # why it was refused; empty for an answer
+    kind: Kind  # why it is unusable; empty for an answer
     body: str  # the JSON as received
     model: str
     tokens_in: int
     tokens_out: int
-    cost: float  # in the currency of the prices that held when it was asked
-    attempts: int  # requests that were sent for it in its run, itself included
+    cost: float  # by the prices in force when it was sent, in their currency
+    attempts: int  # requests of its row in that run, this one included
 
 
 class ResponseCache:
-    """Opens or makes the file. Raises UserError for one that SQLite cannot read or write."""
+    """The cache in one file, which is made if absent. Every method raises UserError where SQLite fails."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._pending: list[Entry] = []
         self._group: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
-        # A thread of its own: a commit waits milliseconds for the disk, and the loop must go on reading replies.
+        # Commits have a thread: each waits milliseconds for the disk, while the event loop goes on reading replies.
         self._thread = ThreadPoolExecutor(1, "ledger")
         try:
             self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-            # FULL: with NORMAL a power cut may lose the last commits, and what is lost is paid for twice.
+            # FULL: with NORMAL a power cut may lose the last commits, which would then be paid for twice.
             self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;")
             self._db.executescript(_TABLE.format("answers") + _TABLE.format("refused"))
         except sqlite3.Error as err:
-            raise self._refusal(err) from None
+            raise self._user_error(err) from None
 
-    def _refusal(self, err: sqlite3.Error) -> UserError:
+    def _user_error(self, err: sqlite3.Error) -> UserError:
         return UserError(f"{self.path}: {err}; make room for it or move it away (its answers would be paid for again)")
 
     def find(self, keys: Iterable[str]) -> dict[str, Entry]:
         """The entries of both tables by key; an answer has an empty kind."""
-        wanted = list(keys)
-        found: dict[str, Entry] = {}
+        keys = list(keys)
+        entries: dict[str, Entry] = {}
         try:
-            for start in range(0, len(wanted), _AT_ONCE):
-                part = wanted[start : start + _AT_ONCE]
+            for start in range(0, len(keys), _AT_ONCE):
+                part = keys[start : start + _AT_ONCE]
                 marks = ",".join("?" * len(part))
-                for table in ("refused", "answers"):  # in this order: an answer counts more than a refused reply
+                for table in ("refused", "answers"):  # in this order: an answer replaces a refused reply of its key
                     rows = self._db.execute(f"SELECT {_COLUMNS} FROM {table} WHERE key IN ({marks})", part)
-                    found.update((row[0], Entry(*row)) for row in rows)
+                    entries.update((row[0], Entry(*row)) for row in rows)
         except sqlite3.Error as err:
-            raise self._refusal(err) from None
-        return found
+            raise self._user_error(err) from None
+        return entries
 
     async def put(self, entry: Entry) -> None:
         """Return when the entry is on disk. Entries that arrive during a commit share the next one."""
@@ -81,7 +81,7 @@ class ResponseCache:
         group = self._group
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._commit())
-        # Shielded: one cancelled worker must not cancel the wait of the others.
+        # Shielded: a cancelled worker must not cancel the commit that others wait for.
         await asyncio.shield(group)
 
     async def _commit(self) -> None:
@@ -92,7 +92,7 @@ class ResponseCache:
             try:
                 await asyncio.get_running_loop().run_in_executor(self._thread, self._write, entries)
             except sqlite3.Error as err:
-                group.set_exception(self._refusal(err))
+                group.set_exception(self._user_error(err))
             else:
                 group.set_result(None)
 

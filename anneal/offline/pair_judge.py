@@ -22,7 +22,7 @@ def _total(head: dict[str, Any], verdict: dict[str, Any]) -> float:
     return float(round(min([points / sum(weights.values()), *caps]), 6))
 
 
-def _said(name: str, total: float, verdict: dict[str, Any]) -> str:
+def _reason(name: str, total: float, verdict: dict[str, Any]) -> str:
     lost = [f"{dim} {cell['score']}" for dim, cell in verdict["dims"].items() if cell["score"] < 5]
     lost += [entry["rule"] for entry in verdict["violations"]]
     return f"{name} {total:.2f} ({', '.join(lost) or 'no rule missed'})"
@@ -38,10 +38,12 @@ def respond(body: dict[str, Any]) -> Reply:
     if checks is None or first is None or second is None:
         raise ValueError("the offline judge of pairs needs a <checks>, a <first> and a <second> block")
     head, *rules = [json.loads(line) for line in checks.split("\n")]
-    both = [rule_judge.verdict(rules, list(head["dimensions"]), list(head["gates"]), text) for text in (first, second)]
-    ours, theirs = (_total(head, verdict) for verdict in both)
-    gap = round(ours - theirs, 6)
+    dimensions, gates = list(head["dimensions"]), list(head["gates"])
+    verdict_a = rule_judge.verdict(rules, dimensions, gates, first)
+    verdict_b = rule_judge.verdict(rules, dimensions, gates, second)
+    total_a, total_b = _total(head, verdict_a), _total(head, verdict_b)
+    gap = round(total_a - total_b, 6)
     mark = ">" if abs(gap) < FAR else ">>"
     verdict = "tie" if abs(gap) <= head["tie"] else f"A{mark}B" if gap > 0 else f"B{mark}A"
-    reason = f"{_said('A', ours, both[0])} against {_said('B', theirs, both[1])}"
+    reason = f"{_reason('A', total_a, verdict_a)} against {_reason('B', total_b, verdict_b)}"
     return Reply(json.dumps({"reason": reason, "verdict": verdict}, ensure_ascii=False))

@@ -40,26 +40,27 @@ def _need(rule: Rule, text: str) -> Miss:
 
 
 def _forbid(rule: Rule, text: str) -> Miss:
-    spans = [
-        (m, own) for own in (True, False) for p in rule.get("unless" if own else "of", []) for m in re.finditer(p, text)
-    ]
+    spans: list[tuple[re.Match[str], bool]] = []  # the match, and whether it is allowed
+    for key, allowed in (("unless", True), ("of", False)):
+        for pattern in rule.get(key, []):
+            spans += [(match, allowed) for match in re.finditer(pattern, text)]
     taken: list[re.Match[str]] = []
     broken: dict[str, None] = {}
     # The longest match takes its place first, and an allowed one before a forbidden one of the same length: an
     # allowed word inside a longer forbidden one excuses nothing, and the other way round it accuses nothing.
-    for match, own in sorted(spans, key=lambda span: (-len(span[0][0]), not span[1], span[0].start())):
+    for match, allowed in sorted(spans, key=lambda span: (-len(span[0][0]), not span[1], span[0].start())):
         if match[0] and not any(match.start() < other.end() and other.start() < match.end() for other in taken):
             taken.append(match)
-            broken |= {} if own else {match[0]: None}
+            broken |= {} if allowed else {match[0]: None}
     return max(0, len(broken) - rule["limit"]), next(iter(broken), "")
 
 
 def _order(rule: Rule, text: str) -> Miss:
     # A sentence said again, or the same words found again, is no further step.
-    told = "".join(dict.fromkeys(_SENTENCE.findall(text)))
+    distinct = "".join(dict.fromkeys(_SENTENCE.findall(text)))
     place, met = 0, list[str]()
     for pattern in rule.get("of", []):
-        for found in re.compile(pattern).finditer(told, place):
+        for found in re.compile(pattern).finditer(distinct, place):
             if found[0] not in met:
                 place, met = found.end(), [*met, found[0]]
                 break
@@ -116,5 +117,5 @@ def respond(body: dict[str, Any]) -> Reply:
     if checks is None or text is None:
         raise ValueError("the offline judge needs a <checks> and a <text> block, each tag alone on its line")
     head, *rules = [json.loads(line) for line in checks.split("\n")]
-    found = verdict(rules, head["dimensions"], head["gates"], text)
-    return Reply(json.dumps(found, ensure_ascii=False))
+    scores = verdict(rules, head["dimensions"], head["gates"], text)
+    return Reply(json.dumps(scores, ensure_ascii=False))

@@ -1,7 +1,7 @@
-"""Rule rewards: how good a text is in numbers from 0 to 1, each a named function with a weight in params.
+"""Rule rewards: named functions that score a text from 0 to 1, each with a weight in params.
 
-They are there to compare samples of one prompt, where only differences teach. Most are therefore graded: of samples
-that all miss a rule, the one that misses it by less is still the better one.
+They compare samples of one prompt, where only differences teach. Most are therefore graded: of samples that all miss a
+rule, the one that misses it by less is still the better one.
 """
 
 from __future__ import annotations
@@ -21,49 +21,50 @@ from anneal.errors import UserError
 from anneal.params import Section
 from anneal.records import Record
 
-Row = dict[str, float]  # name of a reward -> value
+Values = dict[str, float]  # name of a reward -> its value in [0, 1], or its weight
 
 
 class CallToAction(Section):
-    """Which types, as shell patterns, owe the reader a call to action, and what it looks like."""
+    """The types, as shell patterns, whose texts must hold a call to action, and its regular expression."""
 
     types: list[str]
     pattern: facts.Pattern | None  # searched in the whole text
 
 
 class Rewards(Section):
-    """What a text is rewarded for."""
+    """The weight of each reward, and the settings of those that need some."""
 
     weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]  # name -> weight; 0, or no name, is off
     call_to_action: CallToAction
 
     @field_validator("weights")
     @classmethod
-    def _known(cls, found: dict[str, float]) -> dict[str, float]:
-        if unknown := [name for name in found if name not in NAMES]:
+    def _known(cls, weights: dict[str, float]) -> dict[str, float]:
+        unknown = [name for name in weights if name not in NAMES]
+        if unknown:
             raise ValueError(f"unknown reward {unknown[0]!r}; known: {', '.join(NAMES)}")
-        return found
+        return weights
 
     @property
-    def used(self) -> Row:
+    def used(self) -> Values:
         """The weights above 0, in the order of NAMES."""
         return {name: weight for name in NAMES if (weight := self.weights.get(name, 0.0))}
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A text, whether it ended by itself, the record that it answers, and all that a reward may look at."""
+    """A sampled text with the record that it answers and everything else that a reward reads."""
 
     record: Record  # id, type, facts
     text: str
     stopped: bool
     context: text_checks.Context
     call: CallToAction
-    outside: float = 0.0  # what the reward model says of it, any real number
+    model_score: float = 0.0  # of the reward model, any real number
 
     @cached_property
     def hits(self) -> dict[str, list[str]]:
-        """What the checks of facts found, rule by rule: computed once for all rewards that ask."""
+        """The findings of the fact checks, rule by rule: computed once for all rewards that read them."""
         rules, known = self.context.rules, self.context.known
         return facts.check(self.text, self.record["type"], self.record["facts"], rules, known)
 
@@ -98,10 +99,10 @@ def of_type(sample: Sample) -> float:
 
 def own_facts(sample: Sample) -> float:
     """The share of the record's own facts named, of as many as rules.facts.at_least asks for or the record holds."""
-    wanted = sample.context.rules.facts
-    own, known = sample.record["facts"], sample.context.known
-    enough = min(wanted.at_least, len(facts.own(own, wanted.slot)))
-    return min(1.0, len(facts.named(sample.text, own, wanted.slot, known)) / enough) if enough else 1.0
+    rule = sample.context.rules.facts
+    sheet, known = sample.record["facts"], sample.context.known
+    needed = min(rule.at_least, len(facts.own(sheet, rule.slot)))
+    return min(1.0, len(facts.named(sample.text, sheet, rule.slot, known)) / needed) if needed else 1.0
 
 
 def name(sample: Sample) -> float:
@@ -118,9 +119,9 @@ def length(sample: Sample) -> float:
 
 
 def call_to_action(sample: Sample) -> float:
-    """1 where a type that owes a call to action holds one; 1 for every other type."""
-    owes = any(fnmatchcase(sample.record["type"], pattern) for pattern in sample.call.types)
-    return float(not owes or bool(re.search(sample.call.pattern or "", sample.text)))
+    """1 where a text whose type needs a call to action holds one; 1 for every other type."""
+    needed = any(fnmatchcase(sample.record["type"], pattern) for pattern in sample.call.types)
+    return float(not needed or bool(re.search(sample.call.pattern or "", sample.text)))
 
 
 def valid_json(sample: Sample) -> float:
@@ -129,21 +130,21 @@ def valid_json(sample: Sample) -> float:
 
 
 def in_distribution(sample: Sample) -> float:
-    """1 where the text is as likely as the density's threshold wants."""
+    """1 where the density of the text reaches the filter's threshold."""
     return float(not any(text_checks.run(["in_distribution"], sample.record, sample.text, sample.context).values()))
 
 
 def stop(sample: Sample) -> float:
-    """1 where the text ended by itself and was not cut off."""
+    """1 where the text ended with a stop token; 0 where it was cut at the limit of tokens."""
     return float(sample.stopped)
 
 
 def by_model(sample: Sample) -> float:
     """The logistic function of the reward model's score, which has no bounds of its own."""
-    return 0.5 + 0.5 * math.tanh(sample.outside / 2)  # the same number, and no overflow far from 0
+    return 0.5 + 0.5 * math.tanh(sample.model_score / 2)  # equal to 1 / (1 + exp(-x)), without its overflow far from 0
 
 
-EACH: dict[str, Callable[[Sample], float]] = {
+REWARDS: dict[str, Callable[[Sample], float]] = {
     "banned": banned,
     "exaggerated": exaggerated,
     "unsupported": unsupported,
@@ -157,34 +158,39 @@ EACH: dict[str, Callable[[Sample], float]] = {
     "stop": stop,
     "model": by_model,
 }
-NAMES = tuple(EACH)
+NAMES = tuple(REWARDS)
 
 
 def refuse(rewards: Rewards, context: text_checks.Context, model: bool) -> None:
-    """Raises UserError where no weight is above 0, or one is on a rule that is empty or on a model that is not there.
+    """UserError where no weight is above 0, or one is on an empty rule or an absent model.
 
-    Such a reward would be the same for every text: it teaches nothing, and only lifts the mean.
+    Such a reward would be the same for every text: it teaches nothing and only raises the mean.
     """
     rules, call = context.rules, rewards.call_to_action
-    patterns = [*rules.forbid, *(p for kind in rules.types.values() for p in (*kind.require, *kind.forbid))]
-    called = [kind for kind in rules.types if any(fnmatchcase(kind, pattern) for pattern in call.types)]
+    patterns = list(rules.forbid)
+    for type_rules in rules.types.values():
+        patterns += [*type_rules.require, *type_rules.forbid]
+    call_types = [kind for kind in rules.types if any(fnmatchcase(kind, pattern) for pattern in call.types)]
     needs = {
         "banned": (rules.banned, "words in rules.banned"),
-        "exaggerated": (rules.exaggerated, "patterns in rules.exaggerated"),
+        "exaggerated": (rules.exaggerated.patterns, "patterns in rules.exaggerated"),
         "unsupported": (rules.foreign or rules.also, "slots in rules.foreign or rules.also"),
         "type": (patterns, "patterns in rules.types or rules.forbid"),
         "facts": (rules.facts.at_least, "rules.facts.at_least above 0"),
         "name": (rules.name, "a fact in rules.name"),
-        "call_to_action": (called and call.pattern, "rewards.call_to_action.pattern, and .types that fit one of types"),
+        "call_to_action": (
+            call_types and call.pattern,
+            "rewards.call_to_action.pattern, and .types that fit one of types",
+        ),
         "in_distribution": (context.density, "models/density (`dvc repro filter`)"),
         "model": (model, "models/reward (reward.epochs above 0)"),
     }
     if not rewards.used:
         raise UserError("params.yaml: rewards.weights: all are 0; give at least one reward a weight")
     for key, weight in rewards.used.items():
-        there, what = needs.get(key, (True, ""))
-        if not there:
-            raise UserError(f"params.yaml: rewards.weights.{key}: {weight:g} needs {what}; add that or set it to 0")
+        present, need = needs.get(key, (True, ""))
+        if not present:
+            raise UserError(f"params.yaml: rewards.weights.{key}: {weight:g} needs {need}; add that or set it to 0")
 
 
 def score(
@@ -194,18 +200,21 @@ def score(
     rewards: Rewards,
     context: text_checks.Context,
     model_scores: Sequence[float] | None = None,
-) -> list[Row]:
-    """For each text its rewards with a weight above 0, each in [0, 1]; `model_scores` are unbounded."""
+) -> list[Values]:
+    """The rewards with a weight above 0 of each text, each in [0, 1]; UserError as of `refuse`.
+
+    `stopped` says whether a text ended by itself; `model_scores` of the reward model are unbounded.
+    """
     refuse(rewards, context, model_scores is not None)
-    outside = model_scores if model_scores is not None else [0.0] * len(texts)
+    by_model_scores = model_scores if model_scores is not None else [0.0] * len(texts)
     samples = [
-        Sample(record, text, ended, context, rewards.call_to_action, said)
-        for record, text, ended, said in zip(records, texts, stopped, outside, strict=True)
+        Sample(record, text, ended, context, rewards.call_to_action, model_score)
+        for record, text, ended, model_score in zip(records, texts, stopped, by_model_scores, strict=True)
     ]
-    return [{key: EACH[key](sample) for key in rewards.used} for sample in samples]
+    return [{key: REWARDS[key](sample) for key in rewards.used} for sample in samples]
 
 
-def total(row: Row, rewards: Rewards) -> float:
+def total(row: Values, rewards: Rewards) -> float:
     """The weighted mean of a row of rewards, in [0, 1]."""
     used = rewards.used
     return math.fsum(weight * row[key] for key, weight in used.items()) / math.fsum(used.values())

@@ -1,4 +1,4 @@
-"""What a reader must know before believing a number: lines for the banner of the report, bad ones first."""
+"""Alerts: the warnings in the banner of the report, the bad ones first."""
 
 from __future__ import annotations
 

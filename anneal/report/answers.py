@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from markupsafe import Markup
+
 from anneal import html
 from anneal.history.revision import Snapshot
-from anneal.html import NONE, Safe, el, fold, table
+from anneal.html import NONE, el, fold, table
 from anneal.report.formatting import change, estimate, figure, told
 from anneal.systems import MODELS, SYSTEMS
 
@@ -34,7 +36,7 @@ DISTANCES = (
 )
 
 
-def contract(now: Snapshot, _old: Snapshot) -> Safe:
+def contract(now: Snapshot, _old: Snapshot) -> Markup:
     """How many answers pass their checks at once, how many in the end, on which rung and at what cost."""
     found, wanted = now.metric("accept"), (now.params.get("accept") or {}).get("checks")
     if not found or not wanted:
@@ -74,7 +76,7 @@ def climbed(now: Snapshot, found: dict[str, Any]) -> list[str]:
     return sorted(rungs, key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
-def delivered(now: Snapshot) -> Safe:
+def delivered(now: Snapshot) -> Markup:
     """The checks of what is delivered in the end, beside those of the first attempts."""
     last, first = now.metric("evaluate", "accepted") or {}, now.metric("evaluate", "rules", now.shipped) or {}
     if not last:
@@ -88,7 +90,7 @@ def delivered(now: Snapshot) -> Safe:
     return html.join(table(["check", "first attempts", "delivered"], rows), el("p", words, class_="soft"))
 
 
-def decoding(now: Snapshot, _old: Snapshot) -> Safe:
+def decoding(now: Snapshot, _old: Snapshot) -> Markup:
     """The presets side by side, and what each changes against the first one on the same items."""
     found, parts = now.metric("evaluate", "decoding") or {}, []
     for system in (name for name in MODELS if found.get(name)):
@@ -121,12 +123,12 @@ def ranked(now: Snapshot, found: dict[str, Any]) -> list[tuple[str, dict[str, An
     return sorted(found.items(), key=lambda pair: ("less_first" in pair[1], known.get(pair[0], len(order)), pair[0]))
 
 
-def kinds(now: Snapshot, _old: Snapshot) -> Safe:
+def kinds(now: Snapshot, _old: Snapshot) -> Markup:
     """Figures that only a particular kind of text has."""
     return html.join(layouts(now), verses(now), styles(now))
 
 
-def layouts(now: Snapshot) -> Safe:
+def layouts(now: Snapshot) -> Markup:
     found = now.metric("evaluate", "layouts") or {}
     rows = [
         [name, estimate(part.get("strict")), estimate(part.get("mended")), figure(part.get("components"), True)]
@@ -140,7 +142,7 @@ def layouts(now: Snapshot) -> Safe:
     return html.join(el("h3", "Layouts"), table(head, rows), el("p", words, class_="soft")) if rows else NONE
 
 
-def verses(now: Snapshot) -> Safe:
+def verses(now: Snapshot) -> Markup:
     found = now.metric("evaluate", "verses") or {}
     rows = [
         [name, estimate(part.get("rhyme")), figure((part.get("rhyme") or {}).get("n")), figure(part.get("unknown"))]
@@ -157,7 +159,7 @@ def far(found: dict[str, Any], key: str) -> str:
     return ("~ " if value is not None and noise is not None and value <= noise else "") + figure(value)
 
 
-def styles(now: Snapshot) -> Safe:
+def styles(now: Snapshot) -> Markup:
     """Texts written as each writer against everybody's own texts, and what was copied from the training texts."""
     found, rows, copies = now.metric("evaluate", "styles") or {}, list[list[Any]](), list[list[Any]]()
     for system in (name for name in SYSTEMS if name in found):

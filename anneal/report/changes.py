@@ -5,10 +5,12 @@ Each section is a function of metrics. Where its stage has not run it is empty, 
 
 from __future__ import annotations
 
+from markupsafe import Markup
+
 from anneal import html
 from anneal.history import revision
 from anneal.history.revision import Snapshot
-from anneal.html import NONE, Safe, el, fold, table
+from anneal.html import NONE, el, fold, table
 from anneal.report import data_changes, regressions
 from anneal.report.formatting import figure
 
@@ -16,7 +18,7 @@ FINE = ("se", "p", "p_holm", "detectable")  # of an estimate; its mean and ends 
 LIMIT = 150  # rows of changed metrics that are shown
 
 
-def changed(now: Snapshot, old: Snapshot) -> Safe:
+def changed(now: Snapshot, old: Snapshot) -> Markup:
     """Params, prompts, data and texts that differ from the revision, then every metric."""
     if old.note:
         return el("p", old.note)
@@ -32,7 +34,7 @@ def changed(now: Snapshot, old: Snapshot) -> Safe:
     return html.join(*parts, el("h3", "Metrics"), metrics(now, old) or same)
 
 
-def diffs(now: Snapshot, old: Snapshot) -> Safe:
+def diffs(now: Snapshot, old: Snapshot) -> Markup:
     """Unified diffs of the prompts, one fold for each file."""
     signs, parts = {"+": "plus", "-": "minus"}, []
     for path, diff in revision.prompt_diff(old, now).items():
@@ -45,7 +47,7 @@ def diffs(now: Snapshot, old: Snapshot) -> Safe:
     return html.join(*parts)
 
 
-def metrics(now: Snapshot, old: Snapshot) -> Safe:
+def metrics(now: Snapshot, old: Snapshot) -> Markup:
     first = [row for row in numbers(now, old) if headline(row[0])]
     rest = [row for row in numbers(now, old) if not headline(row[0])]
     head = ["key", old.name, "here", "change"]

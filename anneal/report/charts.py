@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from anneal.html import Safe, el, join
+from markupsafe import Markup
+
+from anneal.html import el, join
 
 WIDTH, LABELS = 480, 44  # of a chart, in user units; the page scales it
 
@@ -32,27 +34,27 @@ def _n(value: float) -> str:
     return f"{value:.1f}".rstrip("0").rstrip(".")
 
 
-def _chart(title: str, height: float, *marks: Any, width: float = WIDTH) -> Safe:
+def _chart(title: str, height: float, *marks: Any, width: float = WIDTH) -> Markup:
     view = f"0 0 {_n(width)} {_n(height)}"
     return el("svg", el("title", title), *marks, viewBox=view, role="img", class_="chart")
 
 
-def _text(x: float, y: float, value: Any, anchor: str = "start") -> Safe:
+def _text(x: float, y: float, value: Any, anchor: str = "start") -> Markup:
     return el("text", value, x=_n(x), y=_n(y), text_anchor=anchor)
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, name: str) -> Safe:
+def _line(x1: float, y1: float, x2: float, y2: float, name: str) -> Markup:
     return el("line", x1=_n(x1), y1=_n(y1), x2=_n(x2), y2=_n(y2), class_=name)
 
 
-def legend(names: Sequence[str]) -> Safe:
+def legend(names: Sequence[str]) -> Markup:
     return el("p", *(join(el("i", "", class_=f"key {name}"), name, " ") for name in names), class_="legend")
 
 
 Bar = tuple[str, float | None, float | None, float | None]  # series, value, low, high
 
 
-def bars(title: str, groups: Sequence[tuple[str, Sequence[Bar]]], low: float, high: float) -> Safe:
+def bars(title: str, groups: Sequence[tuple[str, Sequence[Bar]]], low: float, high: float) -> Markup:
     """Horizontal bars in groups, each with the whisker of its interval; what has no value has no bar."""
     marks, y, right = [], 4.0, WIDTH - 40
     span = (right - 2) / (high - low)
@@ -77,7 +79,7 @@ def bars(title: str, groups: Sequence[tuple[str, Sequence[Bar]]], low: float, hi
 
 def _frame(
     xs: list[float], ys: list[float], height: float, width: float = WIDTH
-) -> tuple[list[Safe], float, float, float, float]:
+) -> tuple[list[Markup], float, float, float, float]:
     """Axes with round ticks; gives the marks and (x0, dx, y0, dy) that place a point."""
     x0, y0, marks = float(LABELS), height - 18, []
     dx, dy = (width - LABELS - 16) / (xs[-1] - xs[0]), (y0 - 8) / (ys[-1] - ys[0])
@@ -91,11 +93,11 @@ def _frame(
 Points = Mapping[str, Sequence[tuple[float, float]]]
 
 
-def lines(title: str, series: Points, height: float = 220, width: float = WIDTH, share: bool = False) -> Safe:
+def lines(title: str, series: Points, height: float = 220, width: float = WIDTH, share: bool = False) -> Markup:
     """One line per series through its (x, y) points; a single point is a dot. Shares are drawn on a scale of 0 to 1."""
     points = [point for found in series.values() for point in found]
     if not points:
-        return Safe("")
+        return Markup("")
     across, up = ([*column] for column in zip(*points, strict=True))
     xs = ticks(min(across), max(across), 6 if width == WIDTH else 3)
     ys = ticks(0, 1, 2) if share else ticks(min(up), max(up))
@@ -109,7 +111,7 @@ def lines(title: str, series: Points, height: float = 220, width: float = WIDTH,
     return join(_chart(title, height, *marks, width=width), legend(list(series)))
 
 
-def histogram(title: str, edges: Sequence[float], counts: Mapping[str, Sequence[float]], height: float = 180) -> Safe:
+def histogram(title: str, edges: Sequence[float], counts: Mapping[str, Sequence[float]], height: float = 180) -> Markup:
     """Counts between edges, one series drawn over the other; `len(edges)` is one more than the counts."""
     ys = ticks(0, max([1.0, *(c for found in counts.values() for c in found)]))
     xs = ticks(edges[0], edges[-1], 6)

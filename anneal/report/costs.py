@@ -9,9 +9,11 @@ import os
 from collections import defaultdict
 from typing import Any
 
+from markupsafe import Markup
+
 from anneal import html
 from anneal.history.revision import Snapshot
-from anneal.html import Safe, el, table
+from anneal.html import el, table
 from anneal.report.formatting import figure
 from anneal.systems import SYSTEMS
 
@@ -45,11 +47,11 @@ def failed(found: Any) -> int:
     return sum(n for n in kinds.values() if isinstance(n, int)) if isinstance(kinds, dict) else 0
 
 
-def section(now: Snapshot, _old: Snapshot) -> Safe:
+def section(now: Snapshot, _old: Snapshot) -> Markup:
     """Tokens by stage, their share of all, and per record that the filter kept."""
     bills = spent(now)
     if not bills:
-        return Safe("")
+        return Markup("")
     kept = now.metric("filter", "kept")
     whole = (sum(bill[0] for bill in bills.values()), sum(bill[1] for bill in bills.values()))
     rows = []

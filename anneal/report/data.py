@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from markupsafe import Markup
+
 from anneal import html
 from anneal.dataset import token_budget
 from anneal.history.revision import Snapshot
-from anneal.html import NONE, Safe, el, fold, table
+from anneal.html import NONE, el, fold, table
 from anneal.report import charts
 from anneal.report.formatting import figure, listing
 
@@ -34,7 +36,7 @@ def counted(found: dict[str, Any]) -> str:
     return ", ".join(f"{figure(n)} {name.replace('_', ' ')}" for name, n in found.items() if n)
 
 
-def source(now: Snapshot) -> Safe:
+def source(now: Snapshot) -> Markup:
     """What was read before there were records, and personal data in it: counts, never a match."""
     read, private = now.metric("generate", "essays") or {}, now.metric("generate", "pii") or {}
     lines = []
@@ -62,7 +64,7 @@ def reasons(now: Snapshot) -> dict[str, str]:
     return {"filtered": counted(dropped) if isinstance(dropped, dict) else "", "formatted": "; ".join(told)}
 
 
-def funnel(now: Snapshot, _old: Snapshot) -> Safe:
+def funnel(now: Snapshot, _old: Snapshot) -> Markup:
     """How many records each stage leaves, and why the others are gone."""
     steps = [(name, now.metric(stage, *keys)) for name, stage, *keys in STEPS]
     known = [(name, count) for name, count in steps if count is not None]
@@ -79,7 +81,7 @@ def funnel(now: Snapshot, _old: Snapshot) -> Safe:
     return html.join(source(now), table(["after", "records", "lost", "why"], rows), fold("as bars", chart))
 
 
-def split(now: Snapshot, _old: Snapshot) -> Safe:
+def split(now: Snapshot, _old: Snapshot) -> Markup:
     """The leakage certificate: what one side of the split knows of another, and its worst pairs."""
     found = now.metric("split", "certificate")
     if not found:
@@ -120,7 +122,7 @@ def schedule(now: Snapshot) -> token_budget.Plan | None:
     return token_budget.plan(learnt, rows, epochs, batch_size, accumulation, weights)
 
 
-def costs(now: Snapshot) -> Safe:
+def costs(now: Snapshot) -> Markup:
     """Tokens by field, the steps of the schedule, and what a reviewer would object to."""
     found = now.metric("format", "budget")
     if not found:
@@ -144,7 +146,7 @@ def costs(now: Snapshot) -> Safe:
     return html.join(*parts)
 
 
-def tokens(now: Snapshot, _old: Snapshot) -> Safe:
+def tokens(now: Snapshot, _old: Snapshot) -> Markup:
     """Token quantiles against the length that rows may have, and how exactly they could be masked."""
     found = now.metric("format", "tokens")
     if not found:

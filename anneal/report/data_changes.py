@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from markupsafe import Markup
+
 from anneal import html
 from anneal.history import revision
 from anneal.history.revision import Snapshot
-from anneal.html import Safe, el, fold, table
+from anneal.html import el, fold, table
 from anneal.records import Record
 from anneal.report.formatting import figure
 
@@ -22,7 +24,7 @@ def _count(snapshot: Snapshot, name: str, rows: list[Record] | None) -> int | No
     return found if isinstance(found, int) else None
 
 
-def section(now: Snapshot, old: Snapshot) -> Safe:
+def section(now: Snapshot, old: Snapshot) -> Markup:
     """One row per data file, and the ids behind the counts."""
     rows, lists = [], []
     for name, path in FILES.items():

@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from markupsafe import Markup
+
 from anneal import html
 from anneal.history.revision import Snapshot
-from anneal.html import NONE, Safe, el, fold, table
+from anneal.html import NONE, el, fold, table
 from anneal.report import artifacts, charts
 from anneal.report.formatting import figure, listing
 from anneal.report.scores import label, ordered
@@ -19,7 +21,7 @@ SHOWN, LETTERS = 40, 400  # names of a category, and characters of a text, that 
 QUANTILES = ("p5", "p50", "p95")
 
 
-def types(now: Snapshot) -> Safe:
+def types(now: Snapshot) -> Markup:
     found = now.metric("filter", "types") or {}
     rows = [
         [
@@ -36,11 +38,11 @@ def types(now: Snapshot) -> Safe:
     return table(["type", "records", "kept", "share", "mean length", "of the kept", ""], rows)
 
 
-def flag(found: dict[str, Any]) -> Safe:
+def flag(found: dict[str, Any]) -> Markup:
     return el("span", "loses much", class_="mark bad") if found.get("flagged") else NONE
 
 
-def likelihoods(now: Snapshot) -> Safe:
+def likelihoods(now: Snapshot) -> Markup:
     """How the log-probabilities of kept and dropped texts lie."""
     columns = artifacts.columns("reports/plots/filter.tsv")
     if not (points := columns.get("kept")):
@@ -57,7 +59,7 @@ def likelihoods(now: Snapshot) -> Safe:
     )
 
 
-def features(now: Snapshot) -> Safe:
+def features(now: Snapshot) -> Markup:
     """Quantiles of each feature before the filter and after it, and how far the two distributions lie apart."""
     found = {name: part for name, part in (now.metric("filter", "features") or {}).items() if "ks" in part}
     if not found:
@@ -80,7 +82,7 @@ def features(now: Snapshot) -> Safe:
     return html.join(table(["feature", *QUANTILES, "KS"], rows), el("p", words, class_="soft"))
 
 
-def names(now: Snapshot) -> Safe:
+def names(now: Snapshot) -> Markup:
     """For each categorical field the shares of its names before and after the density."""
     parts = []
     for path, found in (now.metric("filter", "density", "names") or {}).items():
@@ -107,7 +109,7 @@ def names(now: Snapshot) -> Safe:
     return html.join(el("p", words, class_="soft"), *parts) if parts else NONE
 
 
-def curve(now: Snapshot) -> Safe:
+def curve(now: Snapshot) -> Markup:
     """What other percentiles would keep: of all records, and of the type that loses most."""
     found = now.metric("filter", "density") or {}
     if not found.get("curve"):
@@ -131,7 +133,7 @@ def curve(now: Snapshot) -> Safe:
     return html.join(el("p", words), table(head, rows), fold("as lines", chart))
 
 
-def edge(now: Snapshot) -> Safe:
+def edge(now: Snapshot) -> Markup:
     """The texts on both sides of the cut: what a reader must agree with."""
     parts = []
     for key, title in (("lowest_kept", "lowest kept"), ("highest_dropped", "highest dropped")):
@@ -144,7 +146,7 @@ def edge(now: Snapshot) -> Safe:
     return html.join(*parts)
 
 
-def impact(now: Snapshot, _old: Snapshot) -> Safe:
+def impact(now: Snapshot, _old: Snapshot) -> Markup:
     """What the filter kept by type, feature and name, and the log-probabilities of what it kept and dropped."""
     found = now.metric("filter")
     if not found:

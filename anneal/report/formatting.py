@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from markupsafe import Markup
+
 from anneal import html
 from anneal.history.revision import flat
-from anneal.html import Safe, el
+from anneal.html import el
 from anneal.stats import paired
 
 
@@ -28,7 +30,7 @@ def signed(value: float | None) -> str:
     return "–" if value is None else f"{value:+.2f}"
 
 
-def span(value: Any, low: Any, high: Any, share: bool = False) -> Safe:
+def span(value: Any, low: Any, high: Any, share: bool = False) -> Markup:
     """A mean with its interval behind it, smaller."""
     if low is None or high is None:
         return html.text(figure(value, share))
@@ -54,14 +56,14 @@ def chance(p: float | None) -> str:
     return "no p" if p is None else "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
-def estimate(found: Any, share: bool = True) -> Safe:
+def estimate(found: Any, share: bool = True) -> Markup:
     """The same from a metric that is a mean with its interval, or a bare number."""
     if isinstance(found, dict):
         return span(found.get("mean"), found.get("low"), found.get("high"), share)
     return html.text(figure(found, share))
 
 
-def change(found: Any, share: bool = False) -> Safe:
+def change(found: Any, share: bool = False) -> Markup:
     """A paired difference with its interval, shares in points; ~ where none is shown, and what would have been."""
     mean, low, high = ((found or {}).get(key) for key in ("mean", "low", "high"))
     if mean is None:
@@ -77,6 +79,6 @@ def change(found: Any, share: bool = False) -> Safe:
     return html.join(same, told[0], el("span", f" [{told[1]}, {told[2]}]{least}", class_="interval"))
 
 
-def listing(value: Any) -> Safe:
+def listing(value: Any) -> Markup:
     """Every value of a metrics file, nested keys joined by dots."""
     return html.table(["", "value"], [[key, figure(found)] for key, found in flat(value).items()], class_="words")

@@ -1,4 +1,4 @@
-"""The result in one sentence, as far as the judge and the noise allow one."""
+"""The headline of the report: the result in one sentence, withheld where judge or noise do not support it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from anneal.history.revision import Snapshot
 from anneal.report.formatting import chance, figure, signed, told
 from anneal.stats import paired
 
-# What a text that says nothing, is cut off or goes in circles is to any judge; facts are another matter.
+# Defects that any judge must find: an empty text, a truncated one, a loop. Errors of fact are harder and not listed.
 PLAIN = ("null", "truncated", "looped")
 NO_CARD = "no judge card for this judge: `make judge-card`"
 # What a headline is about, by the key of compare.json that holds its difference.
@@ -22,14 +22,14 @@ def judges(now: Snapshot) -> dict[str, str]:
 
 
 def carded(now: Snapshot) -> bool:
-    """Whether a judge card says of this very judge what it can see; every rubric that gave a score must be on it."""
+    """Whether the judge card is of this judge; every rubric that gave a score must be on it."""
     ids, card = judges(now), now.metric("card", "judge_ids") or {}
     told = [(each.get("lower") or {}).get("n") for each in (now.metric("card", "defects") or {}).values()]
     return bool(ids) and all(told) and all(card.get(rubric) == name for rubric, name in ids.items())
 
 
 def unusable(now: Snapshot) -> str:
-    """Why no score of this judge may decide anything: no card, or one on which it misses what any judge must see."""
+    """Why scores of this judge are withheld: no card, or a card that misses a defect of PLAIN; else ""."""
     if not carded(now):
         return NO_CARD
     if blind := [name for name in unseen(now) if name in PLAIN]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
+from markupsafe import Markup
+
 from anneal import html
 from anneal.history.revision import Snapshot
-from anneal.html import Safe, el, fold, table
+from anneal.html import el, fold, table
 from anneal.report.formatting import figure, span
 from anneal.systems import SYSTEMS
 
@@ -21,30 +23,30 @@ def uncalibrated(now: Snapshot) -> str:
     return "" if "" in why else why[0] if why else "no votes of people (make blind, make label)"
 
 
-def caution(now: Snapshot) -> Safe:
+def caution(now: Snapshot) -> Markup:
     """What stands at every table of a judge whose scores nobody has held against people's."""
     why = uncalibrated(now)
-    return el("p", f"UNCALIBRATED: {why}", class_="mark bad") if why else Safe("")
+    return el("p", f"UNCALIBRATED: {why}", class_="mark bad") if why else Markup("")
 
 
-def section(now: Snapshot, _old: Snapshot) -> Safe:
+def section(now: Snapshot, _old: Snapshot) -> Markup:
     """Both sheets, as far as their votes were counted."""
     return html.join(*(_sheet(kind, found) for kind in LABELLED if (found := now.metric("human", kind))))
 
 
-def _sheet(kind: str, found: dict[str, Any]) -> Safe:
+def _sheet(kind: str, found: dict[str, Any]) -> Markup:
     told = f"{LABELLED[kind]}: {found['votes']} votes of {found['raters']} raters, {found['skipped']} skipped"
     asked = f"; asked: {found['question']}" if found["question"] else ""
     return html.join(el("h3", told, asked), _wins(found), _systems(found), _trust(found), _apart(found))
 
 
-def _share(row: dict[str, Any], name: str = "mean") -> Safe:
+def _share(row: dict[str, Any], name: str = "mean") -> Markup:
     return span(row[name], row["low"], row["high"], True)
 
 
-def _wins(found: dict[str, Any]) -> Safe:
+def _wins(found: dict[str, Any]) -> Markup:
     if "pairs" not in found:
-        return Safe("")
+        return Markup("")
     rows = []
     for pair, part in found["pairs"].items():
         calls, (first, second) = part["calls"], pair.split(":")
@@ -57,9 +59,9 @@ def _wins(found: dict[str, Any]) -> Safe:
     return table(head, rows)
 
 
-def _systems(found: dict[str, Any]) -> Safe:
+def _systems(found: dict[str, Any]) -> Markup:
     if "systems" not in found:
-        return Safe("")
+        return Markup("")
     rows = [
         [s, part["n"], span(part["mean"], part["low"], part["high"])]
         for s in SYSTEMS
@@ -73,7 +75,7 @@ def _systems(found: dict[str, Any]) -> Safe:
     return html.join(table(["", "n", "mean score"], rows), table(head, dims))
 
 
-def _trust(found: dict[str, Any]) -> Safe:
+def _trust(found: dict[str, Any]) -> Markup:
     again, others, judge = found["within"], found["between"], found["judge"]
     kappa = span(judge["kappa"], judge["low"], judge["high"])
     rows = [
@@ -93,7 +95,7 @@ def _trust(found: dict[str, Any]) -> Safe:
         lines.append(f"identical pairs called equal: {same['tie']} of {same['n']}")
     lines.append(f"votes in under a second: {found['fast']}")
     why = judge["uncalibrated"]
-    note = el("p", f"UNCALIBRATED: {why}", class_="mark bad") if why else Safe("")
+    note = el("p", f"UNCALIBRATED: {why}", class_="mark bad") if why else Markup("")
     return html.join(
         table(["", "n", "agreement", "kappa" if "pairs" in found else "quadratic kappa"], rows),
         note,
@@ -101,7 +103,7 @@ def _trust(found: dict[str, Any]) -> Safe:
     )
 
 
-def _apart(found: dict[str, Any]) -> Safe:
+def _apart(found: dict[str, Any]) -> Markup:
     """Where people and the judge differ, each with a link to its texts in the browser of this page."""
     rows = []
     for row in found["disagreements"]:
@@ -116,4 +118,4 @@ def _apart(found: dict[str, Any]) -> Safe:
             rows.append([link, f"{row['system']}, {row['dim']}", figure(row["people"]), figure(row["judge"])])
     head = ["record", "", *(("people (votes)", "judge (scores)") if "pairs" in found else ("a rater", "judge"))]
     made = table(head, rows, class_="words")
-    return fold(f"{len(rows)} disagreements with the judge", made) if rows else Safe("")
+    return fold(f"{len(rows)} disagreements with the judge", made) if rows else Markup("")

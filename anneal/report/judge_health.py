@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from markupsafe import Markup
+
 from anneal import html
 from anneal.history import revision
 from anneal.history.revision import Snapshot
-from anneal.html import NONE, Safe, el, table
+from anneal.html import NONE, el, table
 from anneal.report import headline, human_votes
 from anneal.report.formatting import chance, estimate, figure, signed, span, told
 from anneal.stats import pairwise_summary
@@ -35,7 +37,7 @@ def tried(now: Snapshot, metric: str = GOLDEN) -> int:
     return len(found - {"null"})
 
 
-def section(now: Snapshot, _old: Snapshot) -> Safe:
+def section(now: Snapshot, _old: Snapshot) -> Markup:
     """Everything that is known of the judge; empty before it has judged."""
     if not now.metric(GOLDEN) and not now.metric("card"):
         return NONE
@@ -49,7 +51,7 @@ def section(now: Snapshot, _old: Snapshot) -> Safe:
     return html.join(*parts)
 
 
-def repeats(now: Snapshot) -> Safe:
+def repeats(now: Snapshot) -> Markup:
     """The same text judged several times: how often alike, and how far apart."""
     found = {name: now.metric("compare", "repeats", name) for name in SYSTEMS} | {"card": now.metric("card", "repeats")}
     rows = [
@@ -69,7 +71,7 @@ def repeats(now: Snapshot) -> Safe:
     return html.join(el("h3", "Repeats"), table(head, rows)) if rows else NONE
 
 
-def controls(now: Snapshot) -> Safe:
+def controls(now: Snapshot) -> Markup:
     """Texts whose place is known, beside the golden texts of their records."""
     found: Found = now.metric("compare", "judge_controls") or {}
     rows = []
@@ -93,7 +95,7 @@ def _order(name: str, part: Found, again: Found) -> list[Any]:
     return [name, figure(part.get("n")), rate, flips, bias, *cells, "" if reason == pairwise_summary.BLIND else reason]
 
 
-def orders(now: Snapshot) -> Safe:
+def orders(now: Snapshot) -> Markup:
     """Both orders of each pair: a judge that changes its mind with the order reads the place, not the text."""
     pairs: Found = {
         **(now.metric("compare", "preferences", "pairs") or {}),
@@ -108,7 +110,7 @@ def orders(now: Snapshot) -> Safe:
     return html.join(el("h3", "Order"), made, el("p", pairwise_summary.BLIND, class_="soft") if told else NONE)
 
 
-def wins(now: Snapshot) -> Safe:
+def wins(now: Snapshot) -> Markup:
     """Win rates of pairs, why one is withheld, and what length has to do with it."""
     pairs: Found = now.metric("compare", "preferences", "pairs") or {}
     rows, lines = [], []
@@ -132,7 +134,7 @@ def wins(now: Snapshot) -> Safe:
     return html.join(el("h3", "Pairs"), table(head, rows), said)
 
 
-def matrix(now: Snapshot) -> Safe:
+def matrix(now: Snapshot) -> Markup:
     """Who wins against whom: a row's system over a column's."""
     found: Found = now.metric("compare", "preferences", "matrix") or {}
     names = sorted(
@@ -148,7 +150,7 @@ def matrix(now: Snapshot) -> Safe:
     return html.join(el("h3", "Win rate of a row over a column"), table(["", *names], rows)) if rows else NONE
 
 
-def card(now: Snapshot) -> Safe:
+def card(now: Snapshot) -> Markup:
     """What the judge found of planted defects, and what it cannot see."""
     found: Found = now.metric("card") or {}
     if not found.get("defects"):

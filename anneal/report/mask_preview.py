@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+from markupsafe import Markup
+
 from anneal import html
 from anneal.dataset import chat_template
 from anneal.dataset.chat_template import IGNORE, Encoded
 from anneal.errors import UserError
 from anneal.history.revision import Snapshot
-from anneal.html import Safe, el
+from anneal.html import el
 
 TRAIN, BASE = "data/train.jsonl", Path("models/base")
 LIMIT = 1200  # tokens of a page; of a longer sample those around the start of the output are shown
@@ -69,15 +71,15 @@ def window(row: Encoded) -> tuple[int, int]:
     return start, min(len(row.ids), start + LIMIT)
 
 
-def section(now: Snapshot, _old: Snapshot) -> Safe:
+def section(now: Snapshot, _old: Snapshot) -> Markup:
     """The sample in two colours, with the words that say what is what; empty without data or tokenizer."""
     if not Path(TRAIN).is_file() or not (BASE / "tokenizer.json").is_file():
-        return Safe("")
+        return Markup("")
     wanted = (now.params.get("train") or {}).get("turns")
     turns: Literal["last", "all"] = "all" if wanted == "all" else "last"
     try:
         if (record := sample()) is None:
-            return Safe("")
+            return Markup("")
         tokenizer = load(BASE)
         row = chat_template.encode(tokenizer, record["prompt"], record["completion"], turns)
     except UserError as err:

@@ -1,7 +1,13 @@
-"""Preference learning on the page: what it changed, and before that whether pairs and rewards have anything to teach.
+"""Preference learning on the page: the signal in pairs and rewards, the training curves, and the effect of alignment.
 
-Each part is a function of metrics. Where its stage has made nothing it is empty; the page leaves the section out where
-all of them are.
+    effects     the aligned model beside the others: pass rates, defects, rewards, and what alignment costs
+    pairs       the audit of the preference pairs before training
+    reward      the reward model on held-out pairs
+    samples     the rollouts of the tuned model and their rewards
+    learning    the training run: curves, held-out figures of the first and the last state
+
+Each part is a function of metrics and empty where its stage wrote nothing. The page leaves the section out where all
+parts are empty.
 """
 
 from __future__ import annotations
@@ -10,9 +16,11 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from anneal import html
 from anneal.history.revision import Snapshot
-from anneal.html import NONE, Safe, el, fold, table
+from anneal.html import NONE, el, fold, table
 from anneal.report import artifacts, charts
 from anneal.report.formatting import change, estimate, figure, listing, signed, span
 
@@ -23,7 +31,7 @@ n-grams, tells chosen from rejected texts of items that it has not seen; 0.5 is 
 length: from as many characters of either side of a pair."""
 
 
-def section(now: Snapshot, _old: Snapshot) -> Safe:
+def section(now: Snapshot, _old: Snapshot) -> Markup:
     return html.join(effects(now), pairs(now), reward(now), samples(now), learning(now))
 
 
@@ -34,7 +42,7 @@ def correlation(found: Found | None) -> str:
     return f"{signed(rho)}{ends}{f' ({why})' if why else ''}"
 
 
-def _auc(shown: Safe, value: float | None, limit: float | None) -> Safe:
+def _auc(shown: Markup, value: float | None, limit: float | None) -> Markup:
     """Red above the limit."""
     return el("span", shown, class_="mark bad") if value is not None and limit is not None and value > limit else shown
 
@@ -52,7 +60,7 @@ def _strategy(name: str, part: Found, limit: float | None) -> list[Any]:
     return [name, figure(part.get("n")), figure(part.get("share"), True), *cells]
 
 
-def pairs(now: Snapshot) -> Safe:
+def pairs(now: Snapshot) -> Markup:
     """The audit of the pairs: what tells chosen from rejected without reading."""
     found: Found = now.metric("pairs") or {}
     if not found.get("n"):
@@ -77,7 +85,7 @@ def pairs(now: Snapshot) -> Safe:
     )
 
 
-def reward(now: Snapshot) -> Safe:
+def reward(now: Snapshot) -> Markup:
     """The reward model on held-out pairs: in order, as certain as right, and not by length."""
     found: Found = now.metric("reward") or {}
     if not found.get("n"):
@@ -105,7 +113,7 @@ def reward(now: Snapshot) -> Safe:
     )
 
 
-def calibration(found: Found) -> Safe:
+def calibration(found: Found) -> Markup:
     """How often pairs called with some certainty are in order, beside how often they should be."""
     bins = [row for row in found.get("bins") or [] if row.get("p") is not None and row.get("right") is not None]
     if not bins:
@@ -130,7 +138,7 @@ def calibration(found: Found) -> Safe:
     return html.join(el("p", words), el("div", el("div", drawn), class_="small broad"), twin)
 
 
-def samples(now: Snapshot) -> Safe:
+def samples(now: Snapshot) -> Markup:
     """What the tuned model draws and how it is rewarded, as GRPO would find it."""
     found: Found = now.metric("rollout/tuned") or {}
     if not found.get("n"):
@@ -161,7 +169,7 @@ def samples(now: Snapshot) -> Safe:
     )
 
 
-# What preference learning brought and what it cost: the aligned model beside the others, for the report.
+# Effects: the aligned model beside the others.
 
 DEFECTS = {"banned": "banned words", "exaggerated": "listed exaggerations", "unsupported": "unsupported claims"}
 PRICE = {
@@ -185,7 +193,7 @@ COST = """Bits per byte and perplexity are those of the golden texts: what the m
 distinct: the share of different n-grams. length: that of all texts, over that of the golden ones."""
 
 
-def words(found: Found | None, good: str) -> Safe:
+def words(found: Found | None, good: str) -> Markup:
     """A difference in words, marked where it goes the `good` way (higher or lower) or the other one."""
     state = (found or {}).get("state") or ""
     if state not in WORDS:
@@ -199,7 +207,7 @@ def _row(now: Snapshot, name: str, texts: str, part: Found, good: str) -> list[A
     return [name, texts, *(estimate(systems.get(s)) for s in now.systems), change(gap, True), words(gap, good)]
 
 
-def passes(now: Snapshot, found: Found) -> Safe:
+def passes(now: Snapshot, found: Found) -> Markup:
     """How many answers are right, by each share of the table."""
     head = ["share of answers that pass", *now.systems, "aligned − tuned", "in words"]
     rows = [
@@ -209,7 +217,7 @@ def passes(now: Snapshot, found: Found) -> Safe:
     return table(head, rows) if rows else NONE
 
 
-def defects(now: Snapshot, found: Found, drawn: Found) -> Safe:
+def defects(now: Snapshot, found: Found, drawn: Found) -> Markup:
     """How many texts have what alignment is meant to cut, in answers and in what the models draw."""
     head = ["share of texts with", "texts", *now.systems, "aligned − tuned", "in words"]
     parts = {"answers": found.get("defects") or {}, "rollouts": drawn.get("defects") or {}}
@@ -223,7 +231,7 @@ def defects(now: Snapshot, found: Found, drawn: Found) -> Safe:
     return html.join(table(head, rows), el("p", f"{about} {ABOUT}", class_="soft")) if rows else NONE
 
 
-def rewards(drawn: Found) -> Safe:
+def rewards(drawn: Found) -> Markup:
     """The mean reward of the rollouts, and each function that it is made of."""
     if not drawn.get("reward"):
         return NONE
@@ -238,7 +246,7 @@ def rewards(drawn: Found) -> Safe:
     return html.join(el("p", line), table(["reward", "aligned", "tuned", "aligned − tuned", "in words"], rows))
 
 
-def price(now: Snapshot, found: Found) -> Safe:
+def price(now: Snapshot, found: Found) -> Markup:
     """What was paid: forgetting, variety, length."""
     told = found.get("price") or {}
     rows = [[s, *(figure(told[s].get(key)) for key in PRICE)] for s in now.systems if told.get(s)]
@@ -248,7 +256,7 @@ def price(now: Snapshot, found: Found) -> Safe:
     return html.join(el("h3", "Its price"), made, lost, el("p", COST, class_="soft")) if rows else NONE
 
 
-def effects(now: Snapshot) -> Safe:
+def effects(now: Snapshot) -> Markup:
     """What it changed and its price; empty without an aligned model."""
     found: Found = now.metric("compare", "alignment") or {}
     drawn: Found = found.get("rollouts") or {}
@@ -259,7 +267,7 @@ def effects(now: Snapshot) -> Safe:
     )
 
 
-# How a model learnt preferences: the curves of the training, and the held-out figures of its first and last state.
+# Learning: the curves of the training run.
 
 Curves = dict[str, list[tuple[float, float]]]
 # Charts of the training: columns that share one, and whether they are shares.
@@ -276,11 +284,11 @@ CHARTS = (
 )
 
 
-def alarms(lines: Sequence[str]) -> Safe:
+def alarms(lines: Sequence[str]) -> Markup:
     return el("ul", *(el("li", line, class_="bad") for line in lines), class_="alerts") if lines else NONE
 
 
-def curves(columns: Curves, extra: Sequence[str] = ()) -> Safe:
+def curves(columns: Curves, extra: Sequence[str] = ()) -> Markup:
     """Small charts of the columns of a training, the `extra` ones as shares, and all of them as a table."""
     groups = [*CHARTS, *(((name,), True) for name in extra)]
     known = [({name: columns[name] for name in names if columns.get(name)}, share) for names, share in groups]
@@ -296,7 +304,7 @@ def curves(columns: Curves, extra: Sequence[str] = ()) -> Safe:
     return html.join(el("div", *(el("div", chart) for chart in drawn), class_="small broad"), twin)
 
 
-def learning(now: Snapshot) -> Safe:
+def learning(now: Snapshot) -> Markup:
     """The run that made the aligned model: DPO on pairs or GRPO on rewards."""
     found: Found = now.metric("align") or {}
     if found.get("method") in (None, "none"):
@@ -313,7 +321,7 @@ def learning(now: Snapshot) -> Safe:
     )
 
 
-def _held_out(found: Found) -> Safe:
+def _held_out(found: Found) -> Markup:
     """How often the chosen text of a held-out pair is the likelier one, before and after DPO."""
     before, after = found.get("before") or {}, found.get("after") or {}
     kinds = sorted(after.get("sum") or {}, key=lambda kind: (kind == "all", kind))
@@ -339,7 +347,7 @@ def _held_out(found: Found) -> Safe:
     return html.join(table(head, rows), el("p", words, class_="soft"), el("p", line) if line else NONE)
 
 
-def _ends(found: Found) -> Safe:
+def _ends(found: Found) -> Markup:
     """What GRPO logged first and last: rewards, and what its samples are like."""
     first, last = found.get("first") or {}, found.get("last") or {}
     rows = [[name, figure(first.get(name)), figure(last.get(name))] for name in sorted(first.keys() | last.keys())]

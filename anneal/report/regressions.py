@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import quote
 
+from markupsafe import Markup
+
 from anneal import html
 from anneal.history import revision
 from anneal.history.revision import Snapshot
-from anneal.html import NONE, Safe, el, fold, table
-from anneal.records import Metrics, Record
+from anneal.html import NONE, el, fold, table
+from anneal.records import Judgement, Metrics
 from anneal.report import headline
 from anneal.report.formatting import change, figure, signed
 from anneal.stats import intervals, paired
@@ -24,7 +26,7 @@ ALL = "all"
 SHOWN = 25  # texts of a list
 MARGIN = 0.1  # where compare.margin is not written down yet
 KEYS = {"id", "item", "type", "outcome", "score", "judge_id", "dims"}
-Rows = tuple[list[Record], list[Record]]  # of the working tree, and of the revision
+Rows = tuple[list[Judgement], list[Judgement]]  # of the working tree, and of the revision
 
 
 def versus(now: Snapshot, old: Snapshot) -> str:
@@ -45,7 +47,7 @@ def judged(now: Snapshot, old: Snapshot) -> Rows | None:
     return (ours, theirs) if ours and theirs else None
 
 
-def _paired(now: Snapshot, ours: Sequence[Record], theirs: Sequence[Record]) -> Metrics:
+def _paired(now: Snapshot, ours: Sequence[Judgement], theirs: Sequence[Judgement]) -> Metrics:
     margin = (now.params.get("compare") or {}).get("margin") or MARGIN
     return paired.difference(paired.matched(ours, theirs), now.params.get("seed") or 0, margin)
 
@@ -94,7 +96,7 @@ def dimensions(now: Snapshot, old: Snapshot) -> dict[str, dict[str, Metrics]]:
     return paired.differences(*rows, now.params.get("seed") or 0, margin)
 
 
-def cell(found: Metrics | None) -> Safe:
+def cell(found: Metrics | None) -> Markup:
     """A difference to the revision, or in a word why there is none."""
     if found is None:
         return html.text("–")
@@ -132,7 +134,7 @@ def left_out(found: Metrics) -> str:
     return f"; left out: {', '.join(f'{n} {words}' for words, n in gone.items())}" if gone else ""
 
 
-def moved(now: Snapshot, old: Snapshot) -> tuple[list[tuple[Record, float, float]], float]:
+def moved(now: Snapshot, old: Snapshot) -> tuple[list[tuple[Judgement, float, float]], float]:
     """(row, score at the revision, score here) of each text that one judge scored twice, and what is no change."""
     ours, theirs = judged(now, old) or ([], [])
     pair = paired.matched(ours, theirs)
@@ -152,17 +154,17 @@ def flipped(now: Snapshot, old: Snapshot) -> tuple[list[str], list[str], int]:
     return [i for i in ids if here[i] and not there[i]], [i for i in ids if there[i] and not here[i]], len(ids)
 
 
-def _link(name: str) -> Safe:
+def _link(name: str) -> Markup:
     return el("a", name, href=f"#{quote(name, safe='/')}")
 
 
-def _list(title: str, found: Sequence[tuple[Record, float, float]], old: Snapshot) -> Safe:
+def _list(title: str, found: Sequence[tuple[Judgement, float, float]], old: Snapshot) -> Markup:
     rows = [[_link(row["id"]), row["type"], figure(a), figure(b), signed(b - a)] for row, a, b in found[:SHOWN]]
     made = table(["record", "type", old.name, "here", "change"], rows)
     return fold(f"{title}: {len(found)}", made) if found else NONE
 
 
-def section(now: Snapshot, old: Snapshot) -> Safe:
+def section(now: Snapshot, old: Snapshot) -> Markup:
     """Texts that improved or regressed, each with a link to its place in the browser of this page."""
     found, tie = moved(now, old)
     # Rounded: 4.8 - 4.75 is a little more than .05 to a computer.

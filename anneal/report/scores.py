@@ -1,6 +1,6 @@
-"""The first half of the report: what the models achieve, by content type, by check, and text by text.
+"""Scores and checks of every system: by content type, by dimension, by check, and text by text.
 
-Each section is a function of the present state. Where its stage has not run it is empty, and the page leaves it out.
+Each section is a function of the snapshot. It is empty where its stage has not run, and the page leaves it out.
 """
 
 from __future__ import annotations
@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from anneal import html
 from anneal.history.revision import Snapshot
-from anneal.html import NONE, Safe, el, fold, table
+from anneal.html import NONE, el, fold, table
+from anneal.records import Metrics
 from anneal.report import artifacts, charts, headline, human_votes, regressions
 from anneal.report.formatting import change, estimate, figure, span
 
 
-def label(now: Snapshot, kind: str) -> Safe:
+def label(now: Snapshot, kind: str) -> Markup:
     return el("span", (now.params.get("types") or {}).get(kind, kind), title=kind)
 
 
@@ -25,7 +28,7 @@ def ordered(now: Snapshot, kinds: Sequence[str]) -> list[str]:
     return sorted(kinds, key=lambda kind: (known.index(kind) if kind in known else len(known), kind))
 
 
-def _row(now: Snapshot, kind: str, block: dict[str, Any], before: regressions.Numbers | None) -> tuple[list[Any], Any]:
+def _row(now: Snapshot, kind: str, block: dict[str, Any], before: Metrics | None) -> tuple[list[Any], Any]:
     """One line of the table of scores, and the bars of the same numbers."""
     gap, best = block.get("difference") or {}, block.get("best") or {}
     columns = {s: block.get(s) or {} for s in now.systems}
@@ -40,7 +43,7 @@ def _row(now: Snapshot, kind: str, block: dict[str, Any], before: regressions.Nu
     return [name, figure(columns["golden"].get("n")), *means, *gaps, regressions.cell(before), wins], bars
 
 
-def scores(now: Snapshot, old: Snapshot) -> Safe:
+def scores(now: Snapshot, old: Snapshot) -> Markup:
     """Per content type and dimension: all systems, the paired differences, who is best how often."""
     found = now.metric("compare")
     if not found:
@@ -79,7 +82,7 @@ def scores(now: Snapshot, old: Snapshot) -> Safe:
     )
 
 
-def _noise(now: Snapshot) -> Safe:
+def _noise(now: Snapshot) -> Markup:
     """What another training seed alone changes, where that was measured on these very inputs."""
     if now.shipped != "tuned" or (wide := headline.band(now)) is None:
         return NONE
@@ -88,7 +91,7 @@ def _noise(now: Snapshot) -> Safe:
     return el("p", f"{line}a smaller difference to BASE may be another seed's.", class_="soft")
 
 
-def dimensions(now: Snapshot, old: Snapshot) -> Safe:
+def dimensions(now: Snapshot, old: Snapshot) -> Markup:
     """The same by dimension of each type; all differences of a column share one Holm correction."""
     gaps = now.metric("compare", "dims") or {}
     before = {} if old.note else regressions.dimensions(now, old)
@@ -112,7 +115,7 @@ WORDS = """strict: it stops and passes every check of evaluate.strict in params.
 same item and another type; other: of another item and the same type): a check that sees anything refuses them."""
 
 
-def checks(now: Snapshot, _old: Snapshot) -> Safe:
+def checks(now: Snapshot, _old: Snapshot) -> Markup:
     """What arithmetic decides: strict, stops, likelihood, copies; and the controls that must fail."""
     found = now.metric("evaluate")
     if not found:
@@ -151,11 +154,11 @@ def choices(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
     }
 
 
-def choice(name: str, title: str, options: dict[str, str]) -> Safe:
+def choice(name: str, title: str, options: dict[str, str]) -> Markup:
     return el("select", *(el("option", t, value=key) for key, t in options.items()), id=name, aria_label=title)
 
 
-def browser(now: Snapshot, _old: Snapshot) -> Safe:
+def browser(now: Snapshot, _old: Snapshot) -> Markup:
     """Prompt and texts side by side; the script of the page fills it from JSON."""
     rows, total = artifacts.browser()
     if not rows:

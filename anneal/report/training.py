@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from markupsafe import Markup
+
 from anneal import html
 from anneal.history import revision
 from anneal.history.revision import Snapshot
-from anneal.html import NONE, Safe, el, fold, table
+from anneal.html import NONE, el, fold, table
 from anneal.report import artifacts, charts
 from anneal.report.formatting import figure, listing
 
 
-def training(now: Snapshot, _old: Snapshot) -> Safe:
+def training(now: Snapshot, _old: Snapshot) -> Markup:
     """Loss over steps, with its table; what the answers during training passed."""
     found, columns = now.metric("train"), artifacts.columns("reports/plots/train.tsv")
     if not found and not columns:
@@ -23,7 +25,7 @@ def training(now: Snapshot, _old: Snapshot) -> Safe:
     return html.join(chart, twin, samples(), listing(found) if found else "")
 
 
-def samples() -> Safe:
+def samples() -> Markup:
     """Checks of the answers to validation prompts at each validation: a small chart for each, and all as a table."""
     columns = artifacts.columns("reports/plots/samples.tsv")
     counts = dict(columns.pop("n", []))
@@ -41,7 +43,7 @@ def samples() -> Safe:
     return html.join(el("p", words), el("div", *small, class_="small"), twin)
 
 
-def merge(now: Snapshot, _old: Snapshot) -> Safe:
+def merge(now: Snapshot, _old: Snapshot) -> Markup:
     """The proof that the merged model says what the adapter on the base says."""
     found = now.metric("merge")
     if not found:
@@ -54,7 +56,7 @@ def merge(now: Snapshot, _old: Snapshot) -> Safe:
     return html.join(el("p", words), fold("all of merge.json", listing(found)))
 
 
-def provenance(now: Snapshot, _old: Snapshot) -> Safe:
+def provenance(now: Snapshot, _old: Snapshot) -> Markup:
     rows = [("commit", revision.head() or "–"), *artifacts.provenance(now.params).items()]
     ids = (now.metric("judge/tuned", "judge_ids") or {}).items()
     made = table(["", "value"], [*rows, *((f"judge of {name}", value) for name, value in ids)], class_="words")

@@ -6,6 +6,7 @@ chunk is cut from it; plain words and summaries a teacher writes, who is asked h
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from pydantic import Field, model_validator
 from anneal import prompts
 from anneal.llm.request import Answer, Call
 from anneal.params import Count, Section
-from anneal.records import AUTHOR, Record
+from anneal.records import AUTHOR, Metrics, Record
 from anneal.sources import markdown, pii
 from anneal.sources.chunks import Chunk, chunks, ends, tokens
 from anneal.sources.markdown import Document
@@ -40,7 +41,7 @@ class Markdown(Section):
         return self
 
 
-def safe(parts: Sequence[Chunk], mode: pii.Mode) -> tuple[list[Chunk], Record]:
+def safe(parts: Sequence[Chunk], mode: pii.Mode) -> tuple[list[Chunk], Metrics]:
     """Chunks after the treatment of personal data, texts and titles, and its counts."""
     titles = list(dict.fromkeys(part.title for part in parts))
     texts, counts = pii.apply([*titles, *(part.text for part in parts)], mode)
@@ -64,18 +65,19 @@ def records(parts: Sequence[Chunk], templates: Sequence[Template]) -> list[Recor
 
     A chunk of one sentence cannot be continued and gives no such record.
     """
-    found = []
-    for part, template in ((part, template) for part in parts for template in templates):
-        told, given, text = part.document.meta, "", part.text
+    rows: list[Record] = []
+    for part, template in itertools.product(parts, templates):
+        meta = part.document.meta
+        given, text = "", part.text
         if template == "continue":
             if not (at := _head(text)):
                 continue
             given, text = text[:at].rstrip(), text[at:].strip("\n")
-        facts = {AUTHOR: told[AUTHOR], "title": part.title, "date": told["date"], "given": given}
+        facts = {AUTHOR: meta[AUTHOR], "title": part.title, "date": meta["date"], "given": given}
         facts |= {"source": part.document.source, "lines": part.lines}
         name = f"{part.document.id}-{part.number}/{template}/0"
-        found.append({"id": name, "item": part.document.id, "type": template, "facts": facts, "text": text})
-    return found
+        rows.append({"id": name, "item": part.document.id, "type": template, "facts": facts, "text": text})
+    return rows
 
 
 def calls(rows: Iterable[Record], folder: Path) -> list[Call]:
@@ -88,8 +90,8 @@ def calls(rows: Iterable[Record], folder: Path) -> list[Call]:
 
 def given(rows: Iterable[Record], answers: Iterable[Answer]) -> list[Record]:
     """The records with the teacher's words as `given`; those whose call failed are left out."""
-    said = {answer.id: answer.text.strip() for answer in answers if answer.status != "failed"}
-    words = [(row, row["facts"]["given"] or said.get(row["id"], "")) for row in rows]
+    texts = {answer.id: answer.text.strip() for answer in answers if answer.status != "failed"}
+    words = [(row, row["facts"]["given"] or texts.get(row["id"], "")) for row in rows]
     return [{**row, "facts": {**row["facts"], "given": given}} for row, given in words if given]
 
 
@@ -113,6 +115,6 @@ def read(
 
     Personal data is treated here, before anybody is asked anything.
     """
-    found = markdown.documents(folder, tables)
-    parts, counts = safe([part for one in found for part in chunks(one, least, most)], mode)
-    return records(parts, templates), {"essays": summary(found, parts, least), "pii": counts}
+    documents = markdown.documents(folder, tables)
+    parts, counts = safe([part for document in documents for part in chunks(document, least, most)], mode)
+    return records(parts, templates), {"essays": summary(documents, parts, least), "pii": counts}

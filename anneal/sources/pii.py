@@ -8,16 +8,16 @@ drawn by the order of first sight and never from the thing itself: eleven digits
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
-
-from anneal.records import Record
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 Mode = Literal["off", "report", "mask", "drop"]
+R = TypeVar("R", bound=Mapping[str, Any])  # a Record, or a row on its way to one
 
 _MARK = "example"  # reserved for documentation (RFC 2606); what holds it is nobody's
 
@@ -199,14 +199,18 @@ def _filled(value: Any, leaves: Iterator[str]) -> Any:
     return value if (told := next(leaves)) == str(value) else told
 
 
-def records(rows: Sequence[Record], mode: Mode) -> tuple[list[Record], dict[str, Any]]:
-    """Records after the treatment of all that their texts and their facts hold; one hit drops all of a record."""
+def records(rows: Sequence[R], mode: Mode) -> tuple[list[R], dict[str, Any]]:
+    """Records after the treatment of their texts and facts; with `drop`, one hit drops the whole record.
+
+    A row may hold `rejected`, the worse text of a table, beside the keys of a Record.
+    """
     parts = [{key: row[key] for key in ("text", "rejected", "facts") if key in row} for row in rows]
     leaves = [_leaves(part) for part in parts]
-    treated, counts = apply([leaf for each in leaves for leaf in each], mode)
-    left, kept = iter(treated), list[Record]()
-    for row, part, each in zip(rows, parts, leaves, strict=True):
-        told = [found for _ in each if (found := next(left)) is not None]
-        if len(told) == len(each):
-            kept.append({**row, **_filled(part, iter(told))})
-    return kept, counts
+    treated, counts = apply(list(itertools.chain.from_iterable(leaves)), mode)
+    remaining = iter(treated)
+    clean: list[R] = []
+    for row, part, originals in zip(rows, parts, leaves, strict=True):
+        texts = [text for text in itertools.islice(remaining, len(originals)) if text is not None]
+        if len(texts) == len(originals):
+            clean.append(cast(R, {**row, **_filled(part, iter(texts))}))
+    return clean, counts

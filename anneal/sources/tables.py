@@ -1,7 +1,9 @@
-"""Tables that people bring: CSV, JSON, JSON Lines or Parquet, told by the suffix; every row knows its place.
+"""Tables of a user: CSV, JSON, JSON Lines or Parquet by the suffix; every row keeps its file and line.
 
 Values are JSON: text, numbers, lists, objects, or None where a cell holds nothing. Whatever is wrong with a file is
 refused with one line that names the file, the line or row, the column and the value.
+
+Columns become the id, type, text, worse text and conversation turns of a record; the others are its facts.
 """
 
 from __future__ import annotations
@@ -21,11 +23,11 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from anneal import records
 from anneal.errors import UserError
 from anneal.params import Section
-from anneal.records import Record
 
-Found = list[tuple[str, Record]]  # the place of each row and its cells
+PlacedRows = list[tuple[str, records.Row]]  # the place of each row and its cells
 # pandas stores a row number under this name; it would move the hash of every row behind an inserted one.
 _INDEX = re.compile(r"__index_level_\d+__")
 
@@ -35,7 +37,7 @@ class Row:
     """One row; `place` is its file and line, or its file and number where the format has no lines."""
 
     place: str
-    values: Record
+    values: records.Row
 
     def _at(self, column: str, key: str) -> Any:
         if column in self.values:  # before the path: a name may hold a dot
@@ -68,10 +70,10 @@ class Row:
         return digest(self.values)
 
 
-def digest(values: Record) -> str:
+def digest(values: records.Row) -> str:
     """A name made of the content alone: neither order, nor format, nor a cell left empty changes it."""
-    told = {column: value for column, value in values.items() if value not in (None, "")}
-    line = json.dumps(told, ensure_ascii=False, sort_keys=True)
+    filled = {column: value for column, value in values.items() if value not in (None, "")}
+    line = json.dumps(filled, ensure_ascii=False, sort_keys=True)
     return hashlib.blake2b(line.encode(), digest_size=8).hexdigest()
 
 
@@ -94,20 +96,20 @@ def _json(text: str, path: Path, first: int) -> Any:
         raise UserError(f"{path}:{line}:{column}: not JSON: {getattr(err, 'msg', err)}; mend the file") from None
 
 
-def _object(value: Any, place: str) -> Record:
+def _object(value: Any, place: str) -> records.Row:
     if not isinstance(value, dict):
         raise UserError(f"{place}: {str(value)[:40]!r}: expected an object of columns, got {type(value).__name__}")
     return value
 
 
-def _from_json(path: Path) -> Found:
+def _from_json(path: Path) -> PlacedRows:
     rows = _json(_text(path), path, 1)
     if not isinstance(rows, list):
         raise UserError(f"{path}:1:1: expected an array of objects, got {type(rows).__name__}; or rename it to .jsonl")
     return [(place := f"{path}: row {n}", _object(row, place)) for n, row in enumerate(rows, 1)]
 
 
-def _from_jsonl(path: Path) -> Found:
+def _from_jsonl(path: Path) -> PlacedRows:
     # Not splitlines: a text may hold U+2028 and other line ends that JSON does not escape.
     lines = [(number, line) for number, line in enumerate(_text(path).split("\n"), 1) if line.strip()]
     return [(place := f"{path}:{number}", _object(_json(line, path, number), place)) for number, line in lines]
@@ -123,10 +125,12 @@ def _header(cells: list[str], path: Path) -> list[str]:
     return names
 
 
-def _from_csv(path: Path) -> Found:
+def _from_csv(path: Path) -> PlacedRows:
     csv.field_size_limit(2**30)  # a cell may hold a book; the module's own limit is 131,072 characters
     reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
-    found, names, start = Found(), list[str](), 1
+    rows = PlacedRows()
+    names: list[str] = []
+    start = 1  # the line on which the next row begins
     try:
         for cells in reader:
             line, start = start, reader.line_num + 1  # a quoted cell may hold line ends
@@ -138,13 +142,13 @@ def _from_csv(path: Path) -> Found:
                 counts = f"{len(cells)} cells where the first line names {len(names)} columns"
                 raise UserError(f"{path}:{line}: {counts}, first {cells[0][:40]!r}; quote a cell that holds a comma")
             else:
-                found.append((f"{path}:{line}", dict(zip(names, cells, strict=True))))
+                rows.append((f"{path}:{line}", dict(zip(names, cells, strict=True))))
     except csv.Error as err:
         raise UserError(f"{path}:{start}: not CSV: {err}; double every quote inside a quoted cell") from None
-    return found
+    return rows
 
 
-def _from_parquet(path: Path) -> Found:
+def _from_parquet(path: Path) -> PlacedRows:
     import pyarrow  # type: ignore[import-untyped]
     import pyarrow.parquet  # type: ignore[import-untyped]
 
@@ -157,7 +161,7 @@ def _from_parquet(path: Path) -> Found:
     return [(f"{path}: row {number}", row) for number, row in enumerate(table.to_pylist(), 1)]
 
 
-READERS: dict[str, Callable[[Path], Found]] = {
+READERS: dict[str, Callable[[Path], PlacedRows]] = {
     ".csv": _from_csv,
     ".json": _from_json,
     ".jsonl": _from_jsonl,
@@ -193,10 +197,10 @@ def read(path: str | Path) -> list[Row]:
         raise UserError(f"{path}: unknown suffix {path.suffix!r}; known: {', '.join(READERS)}")
     if not path.is_file():
         raise UserError(f"{path}: no such file; generate.items names it")
-    found = READERS[path.suffix.lower()](path)
-    if not found:
+    rows = READERS[path.suffix.lower()](path)
+    if not rows:
         raise UserError(f"{path}: holds no row; add one for each record")
-    return [Row(place, {k: _plain(v, f"{place}: {k}") for k, v in cells.items()}) for place, cells in found]
+    return [Row(place, {k: _plain(v, f"{place}: {k}") for k, v in cells.items()}) for place, cells in rows]
 
 
 def text_columns(rows: Sequence[Row]) -> list[str]:
@@ -205,7 +209,7 @@ def text_columns(rows: Sequence[Row]) -> list[str]:
     return [column for column in columns if all(isinstance(row.values.get(column), str | None) for row in rows)]
 
 
-# What the columns of a table are: id, type, text, a worse text, the turns of a conversation; the others are facts.
+# From columns to the fields of a record.
 
 FACTS = {"system": "system", "human": "instruction"}  # the fact that a speaker's words become
 SPEAKERS = (*FACTS, "gpt")
@@ -227,31 +231,31 @@ class Fields(Section):
 
 
 def kind(row: Row, column: str | None, types: dict[str, str]) -> str:
-    found = row.need(column, "generate.fields.type") if column else next(iter(types))
-    if not isinstance(found, str) or found not in types:
-        raise UserError(f"{row.place}: {column}: {found!r} is none of types: {', '.join(types)}")
-    return found
+    value = row.need(column, "generate.fields.type") if column else next(iter(types))
+    if not isinstance(value, str) or value not in types:
+        raise UserError(f"{row.place}: {column}: {value!r} is none of types: {', '.join(types)}")
+    return value
 
 
 def name(row: Row, column: str | None, places: dict[str, str]) -> str:
     """The row's own id, or a hash of the row; `places` holds where the ids so far stand."""
     if not column:
         return row.digest()
-    found = str(row.need(column, "generate.fields.id"))
-    if "/" in found:
+    value = str(row.need(column, "generate.fields.id"))
+    if "/" in value:
         raise UserError(
-            f"{row.place}: {column}: {found!r} holds '/', which parts the id of a record; write another sign"
+            f"{row.place}: {column}: {value!r} holds '/', which parts the id of a record; write another sign"
         )
-    if found in places:
-        raise UserError(f"{row.place}: {column}: {found!r} is the id of {places[found]} too; give each row its own")
-    places[found] = row.place
-    return found
+    if value in places:
+        raise UserError(f"{row.place}: {column}: {value!r} is the id of {places[value]} too; give each row its own")
+    places[value] = row.place
+    return value
 
 
 def words(value: Any) -> str:
     """A text without blanks around it; what is no text as compact JSON, its keys in their order."""
-    told = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return told.strip()
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.strip()
 
 
 def asked(row: Row, column: str) -> dict[str, str] | None:
@@ -265,7 +269,7 @@ def asked(row: Row, column: str) -> dict[str, str] | None:
         raise UserError(
             f"{where}: {str(turns)[:40]!r}: expected a list of turns; name another in generate.fields.turns"
         )
-    told: list[tuple[str, str]] = []
+    spoken: list[tuple[str, str]] = []  # speaker and words
     for number, turn in enumerate(turns):
         if not (isinstance(turn, dict) and all(isinstance(turn.get(key), str) for key in ("from", "value"))):
             raise UserError(f"{where}.{number}: {str(turn)[:40]!r}: expected a turn with 'from' and 'value', both text")
@@ -273,9 +277,9 @@ def asked(row: Row, column: str) -> dict[str, str] | None:
             raise UserError(f"{where}.{number}.from: {turn['from']!r}: unknown speaker; known: {', '.join(SPEAKERS)}")
         if not turn["value"].strip():
             raise UserError(f"{where}.{number}.value: {turn['value']!r} is empty; fill it or take the row out")
-        told.append((turn["from"], turn["value"].strip()))
-    if [speaker for speaker, _ in told] not in (["human"], ["system", "human"]):
+        spoken.append((turn["from"], turn["value"].strip()))
+    if [speaker for speaker, _ in spoken] not in (["human"], ["system", "human"]):
         return None
     if taken := [fact for fact in FACTS.values() if row.values.get(fact)]:
         raise UserError(f"{row.place}: {taken[0]}: a column of this name beside {column}, which gives it; rename it")
-    return dict.fromkeys(FACTS.values(), "") | {FACTS[speaker]: said for speaker, said in told}
+    return dict.fromkeys(FACTS.values(), "") | {FACTS[speaker]: text for speaker, text in spoken}

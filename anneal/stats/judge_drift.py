@@ -1,7 +1,7 @@
-"""One judge against another on the very same texts: what a new rubric or model did to the scores by itself.
+"""Judge drift: how a new rubric or judge model moves the scores of the very same texts.
 
-Rows are judgements, old and new, of three systems. Only texts that both judges scored are compared; the shift of each
-system says whether the scale moved, and that of the gaps between systems whether the new judge favours one of them.
+Rows are judgements, old and new, of each system. Only texts that both judges scored are compared. The shift of each
+system says whether the scale moved; the shift of the gaps between systems, whether the new judge favours one of them.
 """
 
 from __future__ import annotations
@@ -9,61 +9,74 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import combinations, pairwise
 
-from anneal.records import Metrics, Record
+from anneal.records import Judgement, Metrics
 from anneal.stats import agreement, intervals
 
-Rows = Mapping[str, Sequence[Record]]  # system -> judgements
+Rows = Mapping[str, Sequence[Judgement]]  # system -> judgements
+Change = tuple[Judgement, Judgement]  # the old and the new judgement of one text
 
-SCALE = (1, 2, 3, 4, 5)
+SCALE = (1, 2, 3, 4, 5)  # the levels of every dimension
 TOP = 5
-SURE = 0.05
+SURE = 0.05  # Holm-adjusted p below which a shift is called sure
 
 
-def pairs(old: Sequence[Record], new: Sequence[Record]) -> list[tuple[Record, Record]]:
-    """The two judgements of each text that another judge scored, in id order; what failed in one is no change."""
+def pairs(old: Sequence[Judgement], new: Sequence[Judgement]) -> list[Change]:
+    """The two judgements of each text whose judge changed, in id order; a text that failed in either is left out."""
     after = {row["id"]: row for row in new}
-    both = ((row, after[row["id"]]) for row in sorted(old, key=lambda row: str(row["id"])) if row["id"] in after)
-    return [(a, b) for a, b in both if a["judge_id"] != b["judge_id"] and a["outcome"] == b["outcome"] == "ok"]
+    changes = []
+    for row in sorted(old, key=lambda row: str(row["id"])):
+        other = after.get(row["id"])
+        if other and row["judge_id"] != other["judge_id"] and row["outcome"] == other["outcome"] == "ok":
+            changes.append((row, other))
+    return changes
+
+
+def _score(row: Judgement) -> float:
+    """The score of a row whose outcome is ok."""
+    assert row["score"] is not None
+    return row["score"]
 
 
 def shift(values: Sequence[float], items: Sequence[str], seed: int) -> Metrics:
-    """A paired change: mean, its interval over items, p of sign flips; where all texts moved alike no interval."""
-    # Rounded: 4.6 - 3.6 is not 3.15 - 2.15 to a computer, and a difference of 1e-16 is as sure as it is nothing.
+    """A paired change: mean, its interval over items, p of sign flips; no interval where all texts moved alike."""
+    # Rounded: in floating point 4.6 - 3.6 is not 3.15 - 2.15, and a difference of 1e-16 would be significant.
     exact = [round(value, 9) for value in values]
-    found = intervals.mean(exact, items).row()
-    return {**found, "p": intervals.sign_flip(exact, items, seed), "reason": intervals.why(found)}
+    estimate = intervals.mean(exact, items).row()
+    return {**estimate, "p": intervals.sign_flip(exact, items, seed), "reason": intervals.why(estimate)}
 
 
-def dimensions(found: Sequence[tuple[Record, Record]], seed: int) -> dict[str, Metrics]:
-    """By dimension that both rubrics hold: its shift, kappa of old and new, and the share of top scores of both."""
-    made = {}
-    for name in sorted({d for a, b in found for d in a["dims"].keys() & b["dims"].keys()}):
-        part = [(a, b) for a, b in found if name in a["dims"] and name in b["dims"]]
-        old, new = ([pair[i]["dims"][name]["score"] for pair in part] for i in (0, 1))
-        items = [a["item"] for a, _ in part]
-        both = agreement.compared(old, new, SCALE, items, seed, quadratic=True)
-        top = [sum(x == TOP for x in marks) / len(part) for marks in (old, new)]
-        made[name] = {
-            "shift": shift([b - a for a, b in zip(old, new, strict=True)], items, seed),
-            "agreement": both,
+def dimensions(changes: Sequence[Change], seed: int) -> dict[str, Metrics]:
+    """dimension of both rubrics -> its shift, kappa of old and new, and the share of top scores of both."""
+    metrics: dict[str, Metrics] = {}
+    names = {name for old, new in changes for name in old["dims"].keys() & new["dims"].keys()}
+    for name in sorted(names):
+        part = [change for change in changes if name in change[0]["dims"] and name in change[1]["dims"]]
+        before, after = ([change[k]["dims"][name]["score"] for change in part] for k in (0, 1))
+        items = [old["item"] for old, _ in part]
+        top = [sum(score == TOP for score in scores) / len(part) for scores in (before, after)]
+        metrics[name] = {
+            "shift": shift([b - a for a, b in zip(before, after, strict=True)], items, seed),
+            "agreement": agreement.compared(before, after, SCALE, items, seed, quadratic=True),
             "top": {"before": top[0], "after": top[1]},
         }
-    return made
+    return metrics
 
 
-def gap(found: Mapping[str, list[tuple[Record, Record]]], left: str, right: str, seed: int) -> Metrics:
-    """How far left - right moved over the texts that both systems have; winners: the share of texts whose better
-    system is another one now."""
-    ours, theirs = ({a["id"]: (a, b) for a, b in found[name]} for name in (left, right))
+def gap(changes: Mapping[str, list[Change]], left: str, right: str, seed: int) -> Metrics:
+    """The shift of left - right over the texts that both systems have.
+
+    winners: the share of texts whose better system is another one under the new judge.
+    """
+    ours, theirs = ({change[0]["id"]: change for change in changes[name]} for name in (left, right))
     ids = sorted(ours.keys() & theirs.keys())
-    old, new = ([ours[i][k]["score"] - theirs[i][k]["score"] for i in ids] for k in (0, 1))
-    flips = sum((x > 0) - (x < 0) != (y > 0) - (y < 0) for x, y in zip(old, new, strict=True))
-    moved = shift([y - x for x, y in zip(old, new, strict=True)], [ours[i][0]["item"] for i in ids], seed)
+    before, after = ([_score(ours[i][k]) - _score(theirs[i][k]) for i in ids] for k in (0, 1))
+    flips = sum((x > 0) - (x < 0) != (y > 0) - (y < 0) for x, y in zip(before, after, strict=True))
+    moved = shift([y - x for x, y in zip(before, after, strict=True)], [ours[i][0]["item"] for i in ids], seed)
     return {**moved, "winners": flips / len(ids) if ids else None}
 
 
 def order(means: Mapping[str, float]) -> str:
-    """Best first, equal ones together: `golden > tuned = base`."""
+    """The systems in words, best first: `golden > tuned = base`."""
     ranked = sorted(means, key=lambda name: -means[name])
     words = ranked[:1]
     for before, name in pairwise(ranked):
@@ -72,54 +85,58 @@ def order(means: Mapping[str, float]) -> str:
 
 
 def drift(old: Rows, new: Rows, seed: int) -> Metrics:
-    """{n, systems, dims, gaps, order, sentence} of two judges; `n` is 0 for one and the same."""
-    found = {name: pairs(old[name], new[name]) for name in old if name in new}
-    found = {name: part for name, part in found.items() if part}
-    every = [pair for part in found.values() for pair in part]
-    systems = {
-        name: shift([b["score"] - a["score"] for a, b in part], [a["item"] for a, _ in part], seed)
-        for name, part in found.items()
-    }
-    means = [{n: sum(p[k]["score"] for p in part) / len(part) for n, part in found.items()} for k in (0, 1)]
-    made: Metrics = {
+    """{n, systems, dims, gaps, order, sentence} of two judges; `n` counts texts, 0 for the same judge."""
+    changes: dict[str, list[Change]] = {}
+    for name in old:
+        part = pairs(old[name], new[name]) if name in new else []
+        if part:
+            changes[name] = part
+    every = [change for part in changes.values() for change in part]
+    systems: dict[str, Metrics] = {}
+    for name, part in changes.items():
+        systems[name] = shift([_score(b) - _score(a) for a, b in part], [a["item"] for a, _ in part], seed)
+    means = [{n: sum(_score(change[k]) for change in part) / len(part) for n, part in changes.items()} for k in (0, 1)]
+    metrics: Metrics = {
         "n": len(every),
         "systems": systems,
         "dims": dimensions(every, seed),
-        "gaps": {f"{a}:{b}": gap(found, a, b, seed) for a, b in combinations(found, 2)},
+        "gaps": {f"{a}:{b}": gap(changes, a, b, seed) for a, b in combinations(changes, 2)},
         "order": {"before": order(means[0]), "after": order(means[1])},
     }
-    # One family: of six intervals one in four times some leaves out 0 by chance.
-    tests = {**systems, **made["gaps"]}
-    for name, p in intervals.holm({name: each["p"] for name, each in tests.items()}).items():
+    # One Holm family: of six 95% intervals one in four times some excludes 0 by chance.
+    tests = {**systems, **metrics["gaps"]}
+    for name, p in intervals.holm({name: test["p"] for name, test in tests.items()}).items():
         tests[name]["p_holm"] = p
-    return {**made, "sentence": sentence(made)}
+    return {**metrics, "sentence": sentence(metrics)}
 
 
-def sure(numbers: Metrics) -> bool:
-    return numbers["p_holm"] is not None and bool(numbers["p_holm"] < SURE)
+def sure(change: Metrics) -> bool:
+    """Whether a shift differs from 0 in its family of tests."""
+    return change["p_holm"] is not None and bool(change["p_holm"] < SURE)
 
 
-def size(numbers: Metrics) -> str:
-    if numbers["mean"] is None:
+def size(change: Metrics) -> str:
+    """A shift in words, with its interval."""
+    if change["mean"] is None:
         return "not known"
-    if numbers["low"] is None:
-        return f"{numbers['mean']:+.2f} throughout" if abs(numbers["mean"]) > intervals.TINY else "unchanged"
-    return "{mean:+.2f} [{low:+.2f}, {high:+.2f}]".format(**numbers)
+    if change["low"] is None:
+        return f"{change['mean']:+.2f} throughout" if abs(change["mean"]) > intervals.TINY else "unchanged"
+    return "{mean:+.2f} [{low:+.2f}, {high:+.2f}]".format(**change)
 
 
-def sentence(numbers: Metrics) -> str:
-    """What the new judge did, in a line: each system's shift, the gaps that moved, and whose order changed."""
-    if not numbers["n"]:
+def sentence(metrics: Metrics) -> str:
+    """The drift in a line: the shift of each system, the gaps that moved, and the order of the systems."""
+    if not metrics["n"]:
         return "the same judge, or no text that both scored: no drift to measure"
-    shifts = ", ".join(f"{name} {size(each)}" for name, each in numbers["systems"].items())
-    moved = {name: each for name, each in numbers["gaps"].items() if sure(each)}
-    gaps = ", ".join(f"{name.replace(':', ' - ')} moved by {size(each)}" for name, each in moved.items())
+    shifts = ", ".join(f"{name} {size(change)}" for name, change in metrics["systems"].items())
+    moved = {name: change for name, change in metrics["gaps"].items() if sure(change)}
+    gaps = ", ".join(f"{name.replace(':', ' - ')} moved by {size(change)}" for name, change in moved.items())
     if gaps:
         gaps = f"the new judge sees the systems otherwise: {gaps}"
-    elif any(map(sure, numbers["systems"].values())):
+    elif any(map(sure, metrics["systems"].values())):
         gaps = "the scale moved, no gap between systems did"
     else:
         gaps = "no shift is distinguishable from none"
-    before, after = numbers["order"]["before"], numbers["order"]["after"]
+    before, after = metrics["order"]["before"], metrics["order"]["after"]
     ranks = f"order {after}, as before" if before == after else f"order was {before}, is {after}"
     return f"the judge changed: {shifts}; {gaps}; {ranks}"

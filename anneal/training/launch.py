@@ -1,7 +1,7 @@
-"""Training on several cards: a stage starts itself once more, as many times as there are to be processes.
+"""Training in several processes: a stage starts a launcher, which runs the stage once in every process.
 
-The first process holds the stage's lock and waits; the others do the work and know each other by what the launcher
-put into their environment.
+The first process holds the stage's lock and waits; the launcher's processes do the work and find each other by the
+environment variables that it sets.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from anneal.models import loading
 from anneal.params import Privacy, load, pick
 
 
-def inside() -> int:
-    """How many processes a launcher started, of which this is one; 0 where there is no launcher."""
+def world_size() -> int:
+    """The number of processes of the launcher that started this one; 0 without a launcher."""
     return int(os.environ["WORLD_SIZE"]) if "LOCAL_RANK" in os.environ else 0
 
 
 def command(processes: int, kind: str) -> list[str]:
-    """How a launcher is started. accelerate starts one process where there is no card, torchrun any number."""
+    """Module and arguments of the launcher for a `kind` of device: cuda or cpu.
+
+    Without a GPU accelerate starts a single process, so that CPU processes come from torchrun.
+    """
     if kind != "cuda":
         return [
             "torch.distributed.run",
@@ -57,19 +60,20 @@ def command(processes: int, kind: str) -> list[str]:
 
 
 def check(processes: int, kind: str, cards: int) -> None:
+    """Raise UserError for more processes than the device allows; `cards` is the number of CUDA GPUs."""
     if kind == "mps" and processes > 1:
         raise UserError(f"params.yaml: processes: {processes}, but this device is mps; set 1")
     if kind == "cuda" and processes > cards:
         raise UserError(f"params.yaml: processes: {processes}, but there are {cards} CUDA cards here; lower it")
 
 
-def spread(main: Callable[..., None], processes: int) -> bool:
-    """Run `main` of a stage in so many processes; False where this process is to do the work itself.
+def distribute(main: Callable[..., None], processes: int) -> bool:
+    """Run `main` of a stage in `processes` processes and return True; False if this process has to do the work itself.
 
-    A process of a launcher takes the card of its number. Raises UserError where one of them failed.
+    A process of a launcher takes the GPU of its local rank. Raises UserError if one of them fails.
     """
     kind = loading.device().partition(":")[0]
-    if inside():
+    if world_size():
         if kind == "cuda":
             os.environ["ANNEAL_DEVICE"] = f"cuda:{os.environ['LOCAL_RANK']}"
         return False
@@ -84,17 +88,17 @@ def spread(main: Callable[..., None], processes: int) -> bool:
     child = subprocess.Popen([sys.executable, "-m", *command(processes, kind), "-m", __name__, name], env=env)
     try:
         code = child.wait()
-    except BaseException:  # SIGTERM and Ctrl-C reach this process alone; the launcher ends its own
+    except BaseException:  # SIGTERM and Ctrl-C reach this process alone; the launcher ends its own processes
         child.terminate()
         child.wait()
         raise
     if code:
-        raise UserError(f"one of {processes} processes ended with {code}; what it said stands above")
+        raise UserError(f"one of {processes} processes ended with {code}; its message is above")
     return True
 
 
 def work(name: str) -> None:
-    """What a process of the launcher does: the stage without its lock, which the first process holds."""
+    """Run a stage in a process of the launcher, without the stage's lock, which the first process holds."""
     main: Any = importlib.import_module(name).main
     values = load()
     privacy.guard(Privacy.model_validate(values.get("privacy")).local_only, UserError)

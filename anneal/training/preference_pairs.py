@@ -4,62 +4,84 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 from anneal import files
 from anneal.dataset import chat_template
 from anneal.dataset.chat_template import Unmaskable
 from anneal.errors import UserError
-from anneal.records import Record
+from anneal.records import Pair
 
-SIDES = ("chosen", "rejected")
+Side = Literal["chosen", "rejected"]
+SIDES: tuple[Side, ...] = ("chosen", "rejected")
+FIELDS: tuple[Literal["prompt", "chosen", "rejected"], ...] = ("prompt", *SIDES)
+
+
+class EncodedPair(TypedDict):
+    """A preference pair as token ids; the sides follow the prompt and end in the stop token."""
+
+    id: str
+    item: str
+    kind: str
+    prompt: list[int]
+    chosen: list[int]
+    rejected: list[int]
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs as token ids: {id, item, kind, prompt, chosen, rejected}; `refused` counts those that cannot be masked."""
+    """The pairs of a file; `refused` counts those that cannot be masked, by reason."""
 
-    rows: list[Record]
+    rows: list[EncodedPair]
     refused: dict[str, int]
 
     def dataset(self) -> Any:
+        """The columns that TRL's DPOTrainer reads: prompt_ids, chosen_ids, rejected_ids."""
         from datasets import Dataset
 
-        return Dataset.from_dict({f"{name}_ids": [row[name] for row in self.rows] for name in ("prompt", *SIDES)})
+        return Dataset.from_dict({f"{name}_ids": [row[name] for row in self.rows] for name in FIELDS})
 
     def longest(self) -> int:
+        """Tokens of the longest prompt with one of its sides; 0 without pairs."""
         return max((len(row["prompt"]) + len(row[side]) for row in self.rows for side in SIDES), default=0)
 
 
-def _row(record: Record, tokenizer: Any) -> Record:
-    """A pair in tokens; the prompt is the one that inference starts from."""
-    sides = {side: chat_template.encode(tokenizer, record["prompt"], record[side]) for side in SIDES}
-    prompt, other = (one.ids[: one.prompt] for one in sides.values())
-    if prompt != other:
+def _encode_pair(pair: Pair, tokenizer: Any) -> EncodedPair:
+    """A pair as token ids; the prompt is the one that inference starts from. Raises Unmaskable."""
+    chosen = chat_template.encode(tokenizer, pair["prompt"], pair["chosen"])
+    rejected = chat_template.encode(tokenizer, pair["prompt"], pair["rejected"])
+    prompt = chosen.ids[: chosen.prompt]
+    if prompt != rejected.ids[: rejected.prompt]:
         raise Unmaskable("chosen and rejected do not follow the same prompt")
     return {
-        "id": record["id"],
-        "item": record["item"],
-        "kind": record["kind"],
+        "id": pair["id"],
+        "item": pair["item"],
+        "kind": pair["kind"],
         "prompt": prompt,
-        **{side: one.ids[one.prompt :] for side, one in sides.items()},
+        "chosen": chosen.ids[chosen.prompt :],
+        "rejected": rejected.ids[rejected.prompt :],
     }
 
 
 def encode(path: str, tokenizer: Any, limit: float) -> Pairs:
-    """The pairs of a file. Refuses one with a side of more than `limit` tokens, since nothing is ever cut."""
-    found, refused = [], Counter[str]()
-    for record in files.read(path, "id", "item", "kind", "prompt", *SIDES):
+    """Encode the pairs of a file; pairs that cannot be masked are counted and left out.
+
+    Raises UserError for a pair of more than `limit` tokens, since nothing is ever truncated, and where no pair is left.
+    """
+    rows: list[EncodedPair] = []
+    refused = Counter[str]()
+    for pair in files.read(path, "id", "item", "kind", *FIELDS):
         try:
-            row = _row(record, tokenizer)
+            row = _encode_pair(pair, tokenizer)
         except Unmaskable as err:
             refused[str(err)] += 1
             continue
-        if (tokens := Pairs([row], {}).longest()) > limit:
+        tokens = Pairs([row], {}).longest()
+        if tokens > limit:
             raise UserError(
                 f"{path}: {row['id']}: {tokens} tokens, the model holds {limit:.0f}; lower format.max_length"
             )
-        found.append(row)
-    if refused and not found:
+        rows.append(row)
+    if refused and not rows:
         raise UserError(f"{path}: no pair can be masked; the most frequent reason: {refused.most_common(1)[0][0]}")
-    return Pairs(found, dict(sorted(refused.items())))
+    return Pairs(rows, dict(sorted(refused.items())))

@@ -1,6 +1,6 @@
-"""Learning a reward from comparisons (Bradley and Terry 1952): P(chosen is better) = sigmoid(chosen - rejected).
+"""Training of the reward model on comparisons (Bradley and Terry 1952): P(chosen wins) = sigmoid(chosen - rejected).
 
-TRL's RewardTrainer on pairs that are encoded already, in an order of rows that a run started again repeats.
+TRL's RewardTrainer on encoded pairs, in a row order that a resumed run repeats.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ COLUMNS = {
 
 
 def dataset(pairs: Pairs) -> Any:
+    """The columns that RewardTrainer reads, chosen_ids and rejected_ids: prompt and answer in one row."""
     from datasets import Dataset
 
     return Dataset.from_dict({f"{side}_ids": [row["prompt"] + row[side] for row in pairs.rows] for side in SIDES})
 
 
 def trainer(settings: dict[str, Any], padding: int, **options: Any) -> Any:
-    """The trainer of rows with `chosen_ids` and `rejected_ids`, filled up with the token `padding`.
+    """TRL's RewardTrainer on rows of `chosen_ids` and `rejected_ids`, padded with the token id `padding`.
 
     `settings` are arguments of TRL's RewardConfig.
     """
@@ -45,30 +46,30 @@ def trainer(settings: dict[str, Any], padding: int, **options: Any) -> Any:
 
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, *rest: Any, **named: Any) -> Any:
             loss, outputs = super().compute_loss(model, inputs, True, *rest, **named)
-            # TRL averages the means of batches, in which the pairs of a short last batch count more than the others.
+            # TRL averages the means of batches, which gives the pairs of a short last batch more weight.
             chosen, rejected = outputs.logits.detach()[:, 0].float().chunk(2)
             margins = self.accelerator.gather_for_metrics(chosen - rejected)
-            known = self._metrics["train" if self.model.training else "eval"]
-            known["margin"][-1:] = margins.tolist()
-            known["accuracy"][-1:] = ((1 + margins.sign()) / 2).tolist()
+            logged = self._metrics["train" if self.model.training else "eval"]
+            logged["margin"][-1:] = margins.tolist()
+            logged["accuracy"][-1:] = ((1 + margins.sign()) / 2).tolist()
             return (loss, outputs) if return_outputs else loss
 
         def create_model_card(self, *_args: Any, **_options: Any) -> None:
-            """Cards hold paths and versions of this machine."""
+            """None: a card would contain paths and versions of this machine."""
 
-    # Both TRL and transformers' train() set the model's padding to that of the tokenizer, which here encodes nothing.
+    # TRL and transformers' train() both set the model's pad token to the tokenizer's, so a copy carries ours.
     tokenizer = copy.deepcopy(options.pop("processing_class"))
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(padding)
-    # Nothing is cut or left out for its length, and the dropout that params.yaml asks for is there.
+    # TRL's defaults would drop long pairs and switch off the dropout that params.yaml sets.
     args = RewardConfig(**settings | {"max_length": None, "disable_dropout": False})
-    made = Trainer(args=args, processing_class=tokenizer, **options)
-    made.remove_callback(PrinterCallback)
-    return made
+    built = Trainer(args=args, processing_class=tokenizer, **options)
+    built.remove_callback(PrinterCallback)
+    return built
 
 
 def steps(trainer: Any) -> dict[str, Any]:
-    """How far training came, and its losses on validation pairs."""
+    """Epochs and steps trained, and the loss on validation pairs: best, its step, last; None without validation."""
     losses = [(row["eval_loss"], row["step"]) for row in trainer.state.log_history if "eval_loss" in row]
-    best, step = min(losses, default=(None, None))
-    loss = {"best": best, "best_step": step, "last": losses[-1][0] if losses else None}
+    best, best_step = min(losses, default=(None, None))
+    loss = {"best": best, "best_step": best_step, "last": losses[-1][0] if losses else None}
     return {"epochs": trainer.state.epoch, "steps": trainer.state.global_step, "validation_loss": loss}

@@ -1,4 +1,4 @@
-"""jsonl: bad lines are named, and a file is whole or not there."""
+"""Files: a bad line is named, and a file is written in full or not at all."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ values = st.recursive(
 
 
 @given(st.lists(st.dictionaries(st.text(), values, max_size=4), max_size=5))
-def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, records: list[dict]) -> None:
+def test_records_are_read_back_as_written(tmp_path_factory: pytest.TempPathFactory, records: list[dict]) -> None:
     path = tmp_path_factory.mktemp("jsonl") / "rows.jsonl"
     files.write(path, records)
     assert files.read(path) == records
@@ -44,7 +44,7 @@ def test_a_bad_line_is_named(tmp_path: Path, raw: bytes, place: str, word: str) 
     assert "\n" not in str(caught.value)
 
 
-def test_a_whole_pair_of_surrogates_is_a_character(tmp_path: Path) -> None:
+def test_a_pair_of_surrogates_is_a_character(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_bytes(b'{"id": "\\ud83d\\ude00"}\n')
     assert files.read(tmp_path / "rows.jsonl") == [{"id": "\U0001f600"}]
 
@@ -69,7 +69,7 @@ def test_metrics_have_one_form(tmp_path: Path) -> None:
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
 
 
-def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
+def test_a_folder_is_replaced_in_full(tmp_path: Path) -> None:
     files.write_folder(tmp_path / "model", lambda p: (p / "old").write_text("1") and None)
     files.write_folder(tmp_path / "model", lambda p: (p / "new").write_text("2") and None)
     assert [p.name for p in (tmp_path / "model").iterdir()] == ["new"]

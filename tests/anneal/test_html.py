@@ -6,6 +6,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from markupsafe import Markup
 
 from anneal import html
 from anneal.report import charts
@@ -172,4 +173,4 @@ def test_page_allows_its_own_style_and_script_and_nothing_else() -> None:
     assert not [a for _, a in parsed.seen if {"src", "href", "style"} & a.keys()]
     assert "<title>" in parsed.texts
     with pytest.raises(ValueError, match="end early"):
-        html.page("t", html.Safe(""), style, "'</script>'")
+        html.page("t", Markup(""), style, "'</script>'")

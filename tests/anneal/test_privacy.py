@@ -1,4 +1,4 @@
-"""privacy: what would leave the machine is refused before a packet, and what stays passes. Each in its own process."""
+"""Privacy: connections to other machines are refused before a packet leaves, local ones pass. Each in a process."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def child(body: str, local_only: bool = True) -> dict:
     return json.loads(run.stdout)
 
 
-def test_another_machine_is_refused_whichever_way_it_is_asked_for() -> None:
+def test_every_kind_of_connection_to_another_machine_is_refused() -> None:
     found = child("""
 tried("tcp", lambda: tcp("192.0.2.1", 80))
 tried("named tcp", lambda: tcp("name.invalid", 80))
@@ -146,7 +146,7 @@ AWAY = [
 ]
 
 
-def test_what_counts_as_this_machine() -> None:
+def test_the_addresses_of_this_machine() -> None:
     assert [place for place in HERE if not privacy.loopback(place)] == []
     assert [place for place in AWAY if privacy.loopback(place)] == []
 

@@ -73,7 +73,7 @@ def test_texts_shorter_than_a_shingle_are_no_duplicates() -> None:
     assert similarity.near_duplicates([*short, "ＡＢ"], 0.9) == [(3, 7, 1.0)]
 
 
-def test_chinese_is_seen_where_shingles_of_words_see_nothing() -> None:
+def test_chinese_texts_are_compared_where_shingles_of_words_fail() -> None:
     other = AD.replace("泛醇", "尿囊素")
     words = [set(pairwise(words.split())) or {words} for words in (AD, other)]
     assert not words[0] & words[1]
@@ -199,6 +199,6 @@ def test_ngrams_keep_order_and_repeats() -> None:
     assert similarity.ngrams("水", 2) == []
 
 
-def test_nothing_and_one_text() -> None:
+def test_no_text_and_one_text() -> None:
     assert similarity.near_duplicates([], 0.7) == similarity.near_duplicates([AD], 0.7) == []
     assert similarity.groups(0, []) == []

@@ -228,4 +228,4 @@ def test_a_column_counts_what_failed() -> None:
 def test_help_says_what_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         called(monkeypatch, "--help")
-    assert "today's judge on the stored answers" in capsys.readouterr().out
+    assert "scores the stored answers of old experiments" in capsys.readouterr().out

@@ -526,7 +526,7 @@ def test_any_part_may_be_missing_or_of_an_older_form(aligned: Path, name: str) -
     for key in whole:
         write(f"reports/metrics/{name}.json", {k: v for k, v in whole.items() if k != key})
         assert "</html>" in report.page(revision.here(), old), key
-        assert report.digest.summary(revision.here(), old), key
+        assert report.summary.summary(revision.here(), old), key
 
 
 def test_the_very_words_that_a_judge_objects_to_are_in_the_page(project: Path) -> None:

@@ -389,7 +389,7 @@ def audited() -> list[str]:
     """Every flag of an audit of pairs, and every reason not to train on samples."""
     none = {"auc": None, "equal": {"auc": None}, "folds": 5, "top": []}
     solved = {"auc": 0.99, "equal": {"auc": 0.9}, "folds": 5, "top": [{"ngram": "!", "side": "rejected"}]}
-    leak = {"n": 3, "any": 2, **dict.fromkeys(pair_flaws.SEEN, 1)}
+    leak = {"n": 3, "any": 2, **dict.fromkeys(pair_flaws.SHARED, 1)}
     column = {
         "n": 9,
         "items": 3,

@@ -208,4 +208,4 @@ def test_without_a_repository_there_is_one_line(toy: Path) -> None:
 def test_help_says_what_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         called(monkeypatch, "--help")
-    assert "differ in nothing but their training seed" in capsys.readouterr().out
+    assert "spread of the scores of runs" in capsys.readouterr().out

@@ -237,7 +237,7 @@ def test_votes_are_counted_again_where_they_are(
     put("data/test.jsonl", "")
     count = "import json, os\nassert os.path.exists('data/judgements')\nos.makedirs('reports/metrics')\n"
     count += "n = len(open('data/human/a.jsonl').readlines())\n"
-    put("stages/blind.py", count + "json.dump({'pairs': n}, open('reports/metrics/human.json', 'w'))\n")
+    put("commands/blind.py", count + "json.dump({'pairs': n}, open('reports/metrics/human.json', 'w'))\n")
     code, said = run(monkeypatch, capsys)
     assert (code, said["human"]) == (1, "DIFFERS: reports/metrics/human.json: pairs: 3 here, 2 again")
     put("reports/metrics/human.json", '{"pairs": 2}')

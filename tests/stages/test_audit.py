@@ -154,7 +154,7 @@ def test_a_strategy_that_leaks_across_the_split(shared: str) -> None:
     every[spoilt] = every[spoilt]._replace(**{shared: getattr(source, shared)})
     numbers = stage.measure(every, SECTION, 42)
     found = numbers["strategies"]["fake"]["leaks"]["test"]
-    assert found == {"n": 4, "any": 1, **{name: int(name == shared) for name in pair_flaws.SEEN}}
+    assert found == {"n": 4, "any": 1, **{name: int(name == shared) for name in pair_flaws.SHARED}}
     assert names(numbers, "fake") == ["leak"]
     assert names(numbers) == []
     line = f"fake: leak: 1 of 4 test pairs share with an earlier part: {shared} 1"

@@ -12,14 +12,13 @@ from typing import Any
 
 import pytest
 
-from anneal import params
 from anneal.errors import UserError
 from anneal.models import loading as models
 from anneal.models.loading import Model
 from anneal.tiny.sheet_corpus import Corpus
 from stages import base as stage
 from tests.anneal.tiny.test_architecture import FOLDER, micro
-from tests.conftest import ROOT
+from tests.conftest import RECIPES, ROOT, recipe_values
 
 TINY = Model(name="tiny", revision=None)
 CORPUS = Corpus(FOLDER)
@@ -99,7 +98,7 @@ def test_the_same_params_give_the_same_bytes(built: Path, toy: Path) -> None:
 def test_a_finished_training_is_not_repeated(built: Path, monkeypatch: pytest.MonkeyPatch, toy: Path) -> None:
     """What DVC deletes before a run can be written again from .work."""
     shutil.copytree(built / ".work", toy / ".work")
-    monkeypatch.setattr(stage.pretraining, "loss", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(stage.pretrain, "loss", lambda *_: pytest.fail("trained again"))
     stage.main(micro(), TINY)
     assert contents(toy / "models/base") == contents(built / "models/base")
 
@@ -131,11 +130,11 @@ def test_a_shipped_model_is_taken_and_any_other_is_built(
         stage.main(micro(), TINY)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_the_shipped_model_of_every_recipe_is_todays(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody's first run should train a base: what is shipped is what this code and this corpus would build."""
     monkeypatch.chdir(ROOT)
-    section = stage.Base.model_validate(params.load(path)["base"])
+    section = stage.Base.model_validate(recipe_values(path.stem)["base"])
     found = stage.shipped(stage.recipe(section, stage.DOCUMENTS[section.documents](section.corpus)))
     assert found, "the corpus, the section or the code changed: `make base`"
     assert found == stage.SHIPPED / path.stem
@@ -248,7 +247,7 @@ def test_a_model_that_cannot_be_had_is_one_line(toy: Path, name: str, env: dict[
 
 @pytest.mark.parametrize("folder", sorted((ROOT / "models/shipped").iterdir()), ids=lambda folder: folder.name)
 def test_the_shipped_folder_is_what_its_note_says(folder: Path) -> None:
-    values = params.load(ROOT / f"recipes/{folder.name}.yaml")
+    values = recipe_values(folder.name)
     assert set(contents(folder)) == FILES
     note = json.loads((folder / "base.json").read_text())
     assert note["revision"] == stage.digest([folder / "model.safetensors", folder / "tokenizer.json"])

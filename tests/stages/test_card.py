@@ -114,7 +114,10 @@ def test_the_rules_judge_finds_what_its_words_can_find(rules: tuple[list[Any], d
 
 def test_a_swapped_ingredient_is_flagged_and_a_sound_text_is_not() -> None:
     only = goldens.RULES.model_copy(update={"also": []})
-    sheets, bank = rubric.folder(ROOT / "prompts/brand/judge"), injected_defects.bank(ROOT / "data/raw/brand/planted")
+    sheets, bank = (
+        rubric.folder(ROOT / "prompts/brand/judge", goldens.RULES),
+        injected_defects.bank(ROOT / "data/raw/brand/planted"),
+    )
     context = injected_defects.Context(
         bank, only, goldens.KNOWN, dict.fromkeys(goldens.TYPES, ()), "", {"wrong_type": {}, "other_item": {}}
     )

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from anneal import files, params
+from anneal import files
 from anneal.errors import UserError
 from anneal.llm import client
 from anneal.llm.offline_server import Reply
 from anneal.offline import phrase_teacher
 from stages import clean
 from stages.clean import Clean, Round, Words
-from tests.conftest import ROOT
+from tests.conftest import ROOT, recipe_values
 
 WORDS = Words(openers=["以下是", "好的", "当然", "Here is"], closers=["希望这"], labels=["标题", "正文"])
 CHAT = client.Chat(model="offline-1", temperature=1.0, top_p=1.0, max_tokens=50, max_failed=0.0)
@@ -234,7 +234,7 @@ def test_the_shipped_recipe_puts_its_planted_faults_right(toy: Path) -> None:
     """The rounds of params.yaml, their prompts and the offline teacher agree about what is asked."""
     for part in ("prompts/brand/clean", "data/raw/brand/offline"):
         shutil.copytree(ROOT / part, toy / part)
-    values = params.load(ROOT / "recipes/brand.yaml")
+    values = recipe_values("brand")
     sheet = files.read(ROOT / "data/raw/brand/products.jsonl")[0]
     facts = {key: value for key, value in sheet.items() if key != "id"}
     good = f"{facts['name']}含{facts['ingredients'][0]['name']}。"

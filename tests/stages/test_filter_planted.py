@@ -12,7 +12,7 @@ import pytest
 
 from anneal.checks import density, density_fit, facts, json_layout, text_checks
 from stages import filter as stage
-from tests.conftest import ROOT, load_yaml
+from tests.conftest import ROOT, recipe_values
 
 SOURCE = ROOT / "data/raw/ads"
 KEPT, RECALL = 0.93, 0.90
@@ -26,7 +26,7 @@ def truth() -> dict[str, Any]:
 
 @cache
 def values() -> dict[str, Any]:
-    found: dict[str, Any] = load_yaml(ROOT / "recipes/ads.yaml")
+    found: dict[str, Any] = recipe_values("ads")
     return found
 
 
@@ -125,7 +125,7 @@ def test_the_mixture_finds_the_templates() -> None:
 def test_the_whole_filter_drops_what_was_planted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     section = text_checks.Filter.model_validate(values()["filter"])
-    rules = facts.Rules.model_validate(values()["rules"])
+    rules = facts.Rules.model_validate({**values()["rules"], "folder": str(SOURCE / "rules")})
     text_checks.refuse([rule for rule in section.rules if rule not in stage.RULES], "filter.rules")
     left, unsound = stage.sound(records(), section, rules)
     assert {truth()["planted"].get(r["item"]) for r in unsound} == {"pile"}

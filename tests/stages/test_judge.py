@@ -23,7 +23,7 @@ from anneal.offline import rule_judge
 from anneal.stats import repeats
 from stages import judge
 from tests import goldens
-from tests.conftest import ROOT, load_yaml
+from tests.conftest import ROOT, load_yaml, recipe_text
 
 SETTINGS = judge.Judge(
     model="offline-rules-1",
@@ -317,7 +317,7 @@ stage.run(judge.main)
 def test_a_killed_judge_goes_on_where_it_was_and_asks_nothing_twice(folder: Path) -> None:
     """A real process before a provider that stops answering, killed; only what was in flight is asked again."""
     shutil.copytree(ROOT / "data/raw/brand/rules", "data/raw/brand/rules")
-    shutil.copy(ROOT / "recipes/brand.yaml", "params.yaml")
+    Path("params.yaml").write_text(recipe_text("brand"), "utf-8")
     paid: Counter[str] = Counter()
     free, stuck, arrived = threading.Semaphore(8), threading.Event(), threading.Semaphore(0)
 
@@ -372,7 +372,7 @@ def test_a_reply_is_asked_for_again_twice_at_most_and_that_is_counted(
 
 
 def test_another_label_or_other_rules_are_another_judge(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sheets = rubric.folder("prompts/brand/judge")
+    sheets = rubric.folder("prompts/brand/judge", goldens.RULES)
     known = {"effects": ["a"]}
 
     def name(types: dict[str, str]) -> str:

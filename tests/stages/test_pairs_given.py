@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from anneal import files, params
 from anneal.preference.pair_flaws import refusals
 from stages import audit, clean, filter, format, generate, reject, split  # noqa: A004
 from tests import micro
-from tests.conftest import ROOT, load_yaml
+from tests.conftest import ROOT, recipe_values
 
 REAL = ROOT.parent / "shared/data/preference/dpo_zh_demo.json"
 PARTS = ("train", "validation", "test")
@@ -26,9 +27,9 @@ FORMAT = {"system": "$system", "user": "$instruction", "wordings": "$instruction
 
 def given(values: dict[str, Any], source: str) -> None:
     """The params of a recipe, for pairs of somebody else in `source`: one type, no id, no rule about the content."""
-    (kind, contract), *_ = values["rules"]["types"].items()
+    kind = next(iter(values["types"]))
     values["types"] = {kind: kind}
-    values["rules"]["types"] = {kind: {**contract, "require": [], "forbid": [], "length": [1, 100_000]}}
+    values["rules"]["types"] = {kind: {"require": [], "forbid": [], "length": [1, 100_000]}}
     values["rules"] |= {"forbid": [], "facts": {"slot": "instruction", "at_least": 0}}
     fields = {"id": None, "type": None, "text": "chosen.value", "rejected": "rejected.value", "turns": "conversations"}
     values["generate"] |= {"source": "records", "items": source, "required": [], "fields": fields}
@@ -67,7 +68,7 @@ ROWS = [
 def values(toy: Path) -> dict[str, Any]:
     """An empty checkout with a base and prompts; the params of a recipe, made those of given pairs."""
     micro.base(toy / "models/base")
-    found: dict[str, Any] = load_yaml(ROOT / "recipes/alpaca.yaml")
+    found: dict[str, Any] = recipe_values("alpaca")
     given(found, "pairs.json")
     for stage in ("clean", "reject", "generate"):
         (toy / f"prompts/alpaca/{stage}").mkdir(parents=True)
@@ -76,6 +77,7 @@ def values(toy: Path) -> dict[str, Any]:
         (toy / f"prompts/alpaca/format/{name}.md").write_text(text)
     (toy / found["rules"]["folder"]).mkdir(parents=True)
     (toy / found["rules"]["folder"] / "vocabulary.json").write_text("{}")
+    shutil.copy(ROOT / found["rules"]["folder"] / "words.yaml", toy / found["rules"]["folder"])
     return found
 
 

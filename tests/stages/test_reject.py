@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anneal import files, params
+from anneal import files
 from anneal.checks import facts
 from anneal.errors import UserError
 from anneal.llm import client
@@ -18,7 +18,7 @@ from anneal.llm.offline_server import Reply
 from anneal.offline import phrase_teacher
 from stages import reject
 from stages.reject import Reject
-from tests.conftest import ROOT
+from tests.conftest import ROOT, recipe_values
 
 SHARES = Reject(source="teacher", weak=0.5, exaggerated=0.3, fake=0.2)
 CHAT = client.Chat(model="offline-1", temperature=1.0, top_p=1.0, max_tokens=50, max_failed=0.0)
@@ -332,7 +332,7 @@ def test_the_shipped_recipe_tells_the_false_facts_it_is_asked_for(toy: Path) -> 
     """The prompts of the recipe, its offline teacher and the checker agree about a change."""
     for part in ("prompts/brand/reject", "data/raw/brand"):
         shutil.copytree(ROOT / part, toy / part)
-    values = params.load(ROOT / "recipes/brand.yaml")
+    values = recipe_values("brand")
     rows = []
     for sheet in files.read("data/raw/brand/products.jsonl")[:20]:
         told = {key: value for key, value in sheet.items() if key != "id"}

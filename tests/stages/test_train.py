@@ -390,12 +390,12 @@ def test_a_row_that_cannot_be_masked_is_left_out_and_counted(tmp_path: Path, mon
         train.read("data/train.jsonl", tokenizer, section())
 
 
-def test_a_loss_that_is_no_number_stops_the_run() -> None:
+def test_a_loss_that_is_not_finite_stops_the_run() -> None:
     watch = loop.watch(validate=True)
     state = SimpleNamespace(global_step=7, max_steps=9, is_world_process_zero=True)
     watch.on_log(None, state, None, logs={"loss": 1.0})
     for name in ("loss", "eval_loss", "grad_norm"):
-        with pytest.raises(UserError, match="step 7: the loss is no number"):
+        with pytest.raises(UserError, match=r"step 7: the loss or its gradient is NaN or infinite; lower train.lr"):
             watch.on_log(None, state, None, logs={name: float("nan")})
 
 
@@ -404,12 +404,12 @@ def test_the_fingerprint_follows_everything_that_decides_the_bytes(tmp_path: Pat
     (tmp_path / "base/a").write_text("1")
     (tmp_path / "data").write_text("2")
     paths = [tmp_path / "base", tmp_path / "data"]
-    names = [fingerprint.fingerprint(paths, [1, {"lr": 0.1}]), fingerprint.fingerprint(paths, [1, {"lr": 0.2}])]
-    assert fingerprint.fingerprint(paths, [1, {"lr": 0.1}]) == names[0]
+    names = [fingerprint.of(paths, [1, {"lr": 0.1}]), fingerprint.of(paths, [1, {"lr": 0.2}])]
+    assert fingerprint.of(paths, [1, {"lr": 0.1}]) == names[0]
     (tmp_path / "base/a").write_text("3")
-    names.append(fingerprint.fingerprint(paths, [1, {"lr": 0.1}]))
+    names.append(fingerprint.of(paths, [1, {"lr": 0.1}]))
     (tmp_path / "base/b").write_text("1")
-    names.append(fingerprint.fingerprint(paths, [1, {"lr": 0.1}]))
+    names.append(fingerprint.of(paths, [1, {"lr": 0.1}]))
     assert len(set(names)) == 4
 
 

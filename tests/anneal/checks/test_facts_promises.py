@@ -5,9 +5,7 @@ import re
 import pytest
 
 from anneal.checks import facts
-from anneal.judging import rubric
 from tests import goldens
-from tests.conftest import ROOT
 
 OWN = re.compile("红没药醇|一夜霜")
 PATTERNS = ["^[^不没]*(一夜|立刻)", "^[^不没]*永久", "退款"]
@@ -56,15 +54,4 @@ def test_no_patterns_find_nothing() -> None:
     ],
 )
 def test_the_patterns_of_the_main_recipe(text: str, promised: bool) -> None:
-    assert bool(facts.found(text, OWN, goldens.RULES.exaggerated)) is promised
-
-
-def test_the_judge_looks_for_the_same_promises() -> None:
-    rubrics = {sheet.path: sheet for sheet in rubric.folder(ROOT / "prompts/brand/judge").values()}
-    assert len(rubrics) == 3
-    for path in rubrics:
-        text = path.read_text("utf-8")
-        for pattern in goldens.RULES.exaggerated:
-            denial, inner = pattern[: pattern.index("(", pattern.rindex("(?<!") + 4)], pattern[pattern.rindex("(?<!") :]
-            assert inner[inner.index(")") + 1 :] in text, (path, pattern)
-            assert denial in text, (path, denial)
+    assert bool(facts.found(text, OWN, goldens.RULES.exaggerated.searched)) is promised

@@ -1,4 +1,4 @@
-"""Texts under a JSON schema: every one is valid, whatever the weights; and the mask says when a text may end."""
+"""Texts under a JSON schema: each is valid with any weights, and the mask allows a stop where a text may end."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def write(tokenizer: Any, masks: list[Any], prompts: list[list[int]] = PROMPTS, 
     return [row.text for row in generate.answer(weights, tokenizer, prompts, settings(**changes), stops, seeds, masks)]
 
 
-def test_random_weights_write_valid_texts_only_and_without_the_mask_none(tokenizer: Any) -> None:
+def test_random_weights_write_valid_texts_with_the_mask_and_none_without(tokenizer: Any) -> None:
     grammar = constrained.Grammar(tokenizer, SCHEMA, chat_template.stop_ids(tokenizer))
     texts = write(tokenizer, [grammar.mask()])
     assert [valid(text) for text in texts] == [True] * 12, texts
@@ -87,7 +87,7 @@ def test_random_weights_write_valid_texts_only_and_without_the_mask_none(tokeniz
     assert [valid(text) for text in hot] == [True] * 12, hot
 
 
-def test_a_row_does_not_hang_on_its_neighbours(tokenizer: Any) -> None:
+def test_a_row_does_not_depend_on_the_other_rows(tokenizer: Any) -> None:
     grammar = constrained.Grammar(tokenizer, SCHEMA, chat_template.stop_ids(tokenizer))
     together = write(tokenizer, [grammar.mask()])
     alone = [write(tokenizer, [grammar.mask()], [prompt])[0] for prompt in PROMPTS[:4]]
@@ -155,7 +155,7 @@ def test_white_space_is_never_flexible(tokenizer: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["number", ["number", "null"]])
-def test_a_number_comes_to_an_end(tokenizer: Any, kind: Any) -> None:
+def test_numbers_are_bounded(tokenizer: Any, kind: Any) -> None:
     stop, digits = set(chat_template.stop_ids(tokenizer)), set(tokenizer.convert_tokens_to_ids(list("0123456789")))
     mask = constrained.Grammar(tokenizer, {"type": kind, "minimum": 0, "maximum": 1}, sorted(stop)).mask()
     ids = [7]
@@ -175,7 +175,7 @@ def test_a_number_comes_to_an_end(tokenizer: Any, kind: Any) -> None:
     assert set(step(fixed, ids)) == stop
 
 
-def test_a_row_that_has_ended_is_left_alone_and_a_broken_one_is_told(tokenizer: Any) -> None:
+def test_a_row_that_has_ended_is_unmasked_and_a_broken_one_is_an_error(tokenizer: Any) -> None:
     import torch
 
     grammar = constrained.Grammar(tokenizer, NUMBER, chat_template.stop_ids(tokenizer))
@@ -215,6 +215,6 @@ def test_a_schema_that_cannot_be_followed_is_refused_in_one_line(tmp_path: Path,
     assert "\n" not in str(err.value)
 
 
-def test_a_schema_comes_back_as_it_is(tmp_path: Path) -> None:
+def test_a_schema_is_read_unchanged(tmp_path: Path) -> None:
     (tmp_path / "schema.json").write_text(json.dumps(SCHEMA))
     assert constrained.schema(tmp_path / "schema.json") == SCHEMA

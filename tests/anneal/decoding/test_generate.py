@@ -79,7 +79,7 @@ def test_batches_cover_every_row_once_longest_first() -> None:
     assert generate.batches([], 4) == []
 
 
-def test_greedy_equals_the_search_by_hand_in_any_batch(model: Any, tokenizer: Any) -> None:
+def test_greedy_equals_a_plain_loop_in_any_batch(model: Any, tokenizer: Any) -> None:
     rows, stops = prompts(), stops_of(model)
     expected = [plainly(model, row, stops) for row in rows]
     seen = Counter[str]()
@@ -96,7 +96,7 @@ def test_greedy_equals_the_search_by_hand_in_any_batch(model: Any, tokenizer: An
     assert set(seen) == {"stop", "length"}, "both ways to end are wanted here"
 
 
-def test_the_model_generation_config_has_no_say(qwen: Any, tokenizer: Any) -> None:
+def test_the_generation_config_of_the_model_is_ignored(qwen: Any, tokenizer: Any) -> None:
     from transformers import GenerationConfig
 
     plain = generate.answer(qwen, tokenizer, prompts(), settings(), [2], [0] * 9)
@@ -111,7 +111,7 @@ def test_the_model_generation_config_has_no_say(qwen: Any, tokenizer: Any) -> No
         qwen.generation_config = before
 
 
-def test_sampling_does_not_depend_on_the_neighbours(model: Any, tokenizer: Any) -> None:
+def test_sampling_does_not_depend_on_the_other_rows(model: Any, tokenizer: Any) -> None:
     rows, seeds = prompts(), [random.Random(i).getrandbits(63) for i in range(9)]
     drawn = settings(do_sample=True, temperature=1.3, top_k=50, top_p=0.95)
     together = generate.answer(model, tokenizer, rows, drawn, [2], seeds)
@@ -168,7 +168,7 @@ def test_a_stop_string_ends_the_row_and_is_cut_off(qwen: Any, tokenizer: Any) ->
     assert alone == found
 
 
-def test_a_stop_string_within_the_prompt_stops_nothing(qwen: Any, tokenizer: Any) -> None:
+def test_a_stop_string_within_the_prompt_does_not_stop(qwen: Any, tokenizer: Any) -> None:
     prompt = tokenizer.encode("the fox\n\n")
     plain = generate.answer(qwen, tokenizer, [prompt], settings(), [2], [0])
     assert "\n\n" not in plain[0].text
@@ -263,7 +263,7 @@ def test_likelihood_is_the_sum_over_the_labelled_tokens(model: Any) -> None:
     assert checked > 50
 
 
-def test_a_model_that_cannot_keep_part_of_its_logits_is_scored_all_the_same(qwen: Any) -> None:
+def test_a_model_without_logits_to_keep_is_scored_alike(qwen: Any) -> None:
     class Whole:
         device = qwen.device
 

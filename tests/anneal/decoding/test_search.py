@@ -1,4 +1,4 @@
-"""Our own search against transformers' generate, token for token, and sampling against the probabilities."""
+"""The decoding loop against transformers' generate, token for token, and sampling against the probabilities."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_a_stop_string_ends_a_row_where_generate_ends_it(beams: int, qwen: Any, 
 
 
 @pytest.mark.parametrize("change", [{}, {"num_beams": 3, "repetition_penalty": 1.4}, {"do_sample": True, "top_p": 0.9}])
-def test_an_answer_does_not_depend_on_the_rows_beside_it(change: dict[str, Any], qwen: Any, tokenizer: Any) -> None:
+def test_an_answer_does_not_depend_on_the_other_rows(change: dict[str, Any], qwen: Any, tokenizer: Any) -> None:
     # The padding token is a stop here: were it taken for a written one, a penalty would move the end of padded rows.
     stops, seeds = [0, 2], list(range(6))
     together = search.answer(qwen, tokenizer, prompts(), settings(**change), stops, seeds)
@@ -141,7 +141,7 @@ def test_an_answer_does_not_depend_on_the_rows_beside_it(change: dict[str, Any],
     assert together == generate.answer(qwen, tokenizer, prompts(), settings(**change), stops, seeds)
 
 
-def test_both_engines_draw_the_same_words_from_the_same_noise(qwen: Any, tokenizer: Any) -> None:
+def test_both_engines_sample_the_same_tokens(qwen: Any, tokenizer: Any) -> None:
     for change in ({}, {"temperature": 1.7, "top_k": 40}, {"top_p": 0.8, "repetition_penalty": 1.3}):
         drawn, seeds = settings(do_sample=True, **change), [random.Random(i).getrandbits(63) for i in range(6)]
         found = search.answer(qwen, tokenizer, prompts(), drawn, [2], seeds)
@@ -201,7 +201,7 @@ def test_a_processor_of_the_caller_decides_in_both_engines(change: dict[str, Any
     assert min(shape[1] for shape in seen) == width
 
 
-def test_a_forward_call_with_a_cache_is_all_that_a_model_needs(qwen: Any, tokenizer: Any) -> None:
+def test_a_model_needs_only_a_forward_call_with_a_cache(qwen: Any, tokenizer: Any) -> None:
     class Bare:
         device = qwen.device
 

@@ -1,4 +1,4 @@
-"""Replies of a chat server as answers: what counts as one, and what is asked of whom."""
+"""Answers from a chat server: which replies count, and what a request holds."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def question(seed: int = 5, **changes: Any) -> served.Question:
     return served.Question(call, chat, "url weights a", settings=generate.Decode(**(GREEDY | changes)), seed=seed)
 
 
-def test_a_reply_becomes_an_answer_as_it_is() -> None:
+def test_a_reply_becomes_an_answer_unchanged() -> None:
     found = [
         (body("yes"), "yes", "stop"),
         (body("ye", "length"), "ye", "length"),
@@ -50,20 +50,20 @@ def test_a_reply_becomes_an_answer_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("raw", ["", "{}", '{"choices": []}', "[1]", body(5), '{"choices": [{"message": null}]}'])
-def test_a_broken_reply_is_asked_for_again(raw: str) -> None:
+def test_a_broken_reply_is_sent_again(raw: str) -> None:
     with pytest.raises(response.Unusable, match="broken reply") as err:
         served.continuation(raw, [])
     assert err.value.kind == "http"
 
 
 @pytest.mark.parametrize("finish", ["content_filter", None, "tool_calls"])
-def test_a_reply_that_no_model_ended_is_no_answer(finish: Any) -> None:
+def test_a_filtered_reply_is_no_answer(finish: Any) -> None:
     with pytest.raises(response.Unusable, match="finish_reason") as err:
         served.continuation(body("x", finish), [])
     assert err.value.kind == "content_filter"
 
 
-def test_a_request_holds_what_the_search_goes_by_and_nothing_else() -> None:
+def test_a_request_holds_the_decoding_settings_and_nothing_else() -> None:
     plain = {"model": "m", "messages": [{"role": "user", "content": "x"}], "max_tokens": 12, "temperature": 0.0}
     assert question().body() == plain
     assert question(stop=["|"], repetition_penalty=1.2).body() == {

@@ -44,7 +44,7 @@ def row(name: str, text: str, **passed: bool) -> dict[str, Any]:
 def bench(rules: facts.Rules, texts: dict[str, list[dict[str, Any]]], **more: Any) -> MetricInputs:
     records = more.pop("records", {r["id"]: {"id": r["id"], "item": r["id"], "facts": {}} for r in texts["golden"]})
     context = text_checks.context(rules, more.pop("model", None))
-    values: dict[str, Any] = {"answers": {}, "train": [], "learnt": [], "presets": {}} | more
+    values: dict[str, Any] = {"answers": {}, "train": [], "train_records": [], "presets": {}} | more
     return MetricInputs(checks=texts, seed=1, budget=200, draws=3, near=0.9, records=records, context=context, **values)
 
 
@@ -131,5 +131,5 @@ def test_style_speaks_of_the_author_and_of_the_other(rules: facts.Rules) -> None
     rows = [row(f"t{n}", essay(voices["one"])) for n in range(4)]
     records = {r["id"]: {"id": r["id"], "item": r["id"], "facts": {"author": "one"}} for r in rows}
     texts = dict.fromkeys(("golden", "base", "tuned"), rows)
-    found = metrics.styles("tuned", bench(rules, texts, records=records, learnt=learnt))["authors"]["one"]
+    found = metrics.styles("tuned", bench(rules, texts, records=records, train_records=learnt))["authors"]["one"]
     assert found["one"]["characters"] < 0.1 < 0.5 < found["two"]["characters"]

@@ -183,7 +183,7 @@ def test_function_words_are_read_or_asked_for(tmp_path: Path, text: str | None) 
 
 
 def test_a_record_says_whose_words_it_wants() -> None:
-    assert authors.of({"item": "d", "facts": {"author": "A"}}, "words") == Text("A", "d", "words")
+    assert authors.text_of({"item": "d", "facts": {"author": "A"}}, "words") == Text("A", "d", "words")
 
 
 def test_nothing_said_is_no_text() -> None:
@@ -200,4 +200,4 @@ def test_a_passage_of_three_templates_counts_once() -> None:
         Text("A", "e", "two three"),
         Text("A", "d", "one two three"),
     ]
-    assert authors.whole(rows) == [rows[0], rows[2]]
+    assert authors.deduplicate(rows) == [rows[0], rows[2]]

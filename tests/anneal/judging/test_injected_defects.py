@@ -17,7 +17,7 @@ from tests import goldens
 from tests.conftest import ROOT
 
 TEST = goldens.records(0, 6)
-RUBRICS = rubric.folder(ROOT / "prompts/brand/judge")
+RUBRICS = rubric.folder(ROOT / "prompts/brand/judge", goldens.RULES)
 BANK = injected_defects.bank(ROOT / "data/raw/brand/planted")
 RECIPES = sorted(path.parent.name for path in (ROOT / "data/raw").glob("*/planted"))
 NULL = "这是一篇非常优秀的文案。"

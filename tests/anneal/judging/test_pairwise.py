@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anneal import params
 from anneal.checks import facts
 from anneal.errors import UserError
 from anneal.judging import pairwise, rubric
@@ -20,7 +19,7 @@ from anneal.llm import blocks
 from anneal.offline import pair_judge, rule_judge
 from anneal.prompts import Prompt
 from tests import goldens
-from tests.conftest import ROOT
+from tests.conftest import ROOT, recipe_values
 
 SHEETS: dict[str, dict[str, Any]] = {
     "brand": goldens.records(0, 1)[0]["facts"],
@@ -33,7 +32,7 @@ CELL = {"reason": "", "quote": ""}
 
 
 def brand(tie: float = 0.05, **changes: Any) -> Pairs:
-    sheet = rubric.folder(ROOT / "prompts/brand/judge")["paid_ad_pas"]
+    sheet = rubric.folder(ROOT / "prompts/brand/judge", goldens.RULES)["paid_ad_pas"]
     return Pairs(sheet, Prompt(changes.get("path", ROOT / "prompts/brand/prefer/pair.md")), tie)
 
 
@@ -53,10 +52,10 @@ WEAK = goldens.vague(ROW)
 
 @pytest.mark.parametrize("recipe", SHEETS)
 def test_the_prompt_of_every_recipe_fills_and_is_judged(recipe: str) -> None:
-    values = params.load(ROOT / f"recipes/{recipe}.yaml")
+    values = recipe_values(recipe)
     rules = facts.Rules.model_validate({**values["rules"], "folder": str(ROOT / values["rules"]["folder"])})
     known, prompt = facts.known(rules), Prompt(ROOT / f"prompts/{recipe}/prefer/pair.md")
-    rubrics = rubric.folder(ROOT / f"prompts/{recipe}/judge")
+    rubrics = rubric.folder(ROOT / f"prompts/{recipe}/judge", rules)
     assert set(rubrics) == set(values["types"])
     for kind, sheet in rubrics.items():
         made = Pairs(sheet, prompt, 0.05)
@@ -223,7 +222,7 @@ def test_a_judge_id_hangs_on_all_that_a_verdict_does(tmp_path: Path, monkeypatch
     (copied / "paid_ad.md").write_bytes(
         (ROOT / "prompts/brand/judge/paid_ad.md").read_bytes().replace(b"150\n", b"149\n", 1)
     )
-    sheet = Pairs(rubric.Rubric(copied / "paid_ad.md"), Prompt(tmp_path / "pair.md"), 0.05)
+    sheet = Pairs(rubric.Rubric(copied / "paid_ad.md", goldens.RULES), Prompt(tmp_path / "pair.md"), 0.05)
     made.add(sheet.judge_id(model, {"a": ["b"]}))
     assert len(made) == 7
 
@@ -247,7 +246,7 @@ def test_a_prompt_without_levels_and_a_rubric_without_a_sheet_are_refused(tmp_pa
         body(brand(path=tmp_path / "pair.md"), ROW, "", "")
     bare = (ROOT / "prompts/brand/judge/paid_ad.md").read_text("utf-8").replace("<sheet>\n", "")
     (tmp_path / "paid_ad.md").write_text(bare, "utf-8")
-    sheet = Pairs(rubric.Rubric(tmp_path / "paid_ad.md"), brand().prompt, 0.05)
+    sheet = Pairs(rubric.Rubric(tmp_path / "paid_ad.md", goldens.RULES), brand().prompt, 0.05)
     with pytest.raises(UserError, match=r"paid_ad\.md: needs a <sheet> and a <checks> block"):
         body(sheet, ROW, "", "")
 

@@ -67,6 +67,39 @@ def small(folder: Path, *changes: tuple[str, str]) -> rubric.Rubric:
     return rubric.Rubric(path)
 
 
+def inlined(text: str) -> str:
+    """A rubric file with the lists of the rules folder written into it, as YAML reads them."""
+    rules = goldens.RULES
+    lists = {"encouraged": rules.encouraged, "banned": rules.banned}
+    words = "".join(f"  {key}: [{', '.join(values)}]\n" for key, values in lists.items())
+    assert text.count("words: {}\n") == text.count("'$exaggerated'") == 1
+    return text.replace("words: {}\n", f"words:\n{words}").replace("'$exaggerated'", f"'{rules.exaggerated.any}'")
+
+
+@pytest.mark.parametrize("name", ["ecommerce", "paid_ad", "social_media"])
+def test_a_slot_of_the_rules_folder_gives_the_prompt_that_the_list_itself_would(name: str, tmp_path: Path) -> None:
+    text = (JUDGE / f"{name}.md").read_text("utf-8")
+    (tmp_path / "inlined.md").write_text(inlined(text), "utf-8")
+    slots, lists = rubric.Rubric(JUDGE / f"{name}.md", goldens.RULES), rubric.Rubric(tmp_path / "inlined.md")
+    row = goldens.records(0, 1)[0]
+    for kind in slots.header.types:
+        shown = slots.messages(kind, goldens.TYPES[kind], row["facts"], goldens.KNOWN, "一夜见效")
+        assert shown == lists.messages(kind, goldens.TYPES[kind], row["facts"], goldens.KNOWN, "一夜见效")
+        assert all(word in str(shown) for word in (*goldens.RULES.banned, goldens.RULES.exaggerated.patterns[-1]))
+
+
+def test_the_lists_of_the_rules_folder_are_part_of_the_judge_id_where_a_slot_takes_them(tmp_path: Path) -> None:
+    more = goldens.RULES.model_copy(update={"banned": [*goldens.RULES.banned, "x"]})
+    ids = {rubric.Rubric(JUDGE / "paid_ad.md", rules).judge_id({}, {}) for rules in (goldens.RULES, more)}
+    assert len(ids) == 2
+    path = small(tmp_path).path
+    assert len({rubric.Rubric(path, rules).judge_id({}, {}) for rules in (None, goldens.RULES, more)}) == 1
+    with pytest.raises(UserError, match=r"unknown slot \$(banned|encouraged|exaggerated)"):
+        rubric.Rubric(JUDGE / "paid_ad.md").messages(
+            "paid_ad_bab", "ad", goldens.records(0, 1)[0]["facts"], goldens.KNOWN, ""
+        )
+
+
 def judged(sheet: rubric.Rubric, row: dict[str, Any], text: str) -> tuple[dict[str, Any], float]:
     label = goldens.TYPES.get(row["type"], "note")
     messages = sheet.messages(row["type"], label, row["facts"], goldens.KNOWN, text)
@@ -75,7 +108,7 @@ def judged(sheet: rubric.Rubric, row: dict[str, Any], text: str) -> tuple[dict[s
 
 
 def test_every_type_of_the_brand_has_one_rubric_that_fills_and_judges() -> None:
-    rubrics = rubric.folder(JUDGE)
+    rubrics = rubric.folder(JUDGE, goldens.RULES)
     assert set(rubrics) == set(goldens.TYPES)
     assert {sheet.path.name for sheet in rubrics.values()} == {"ecommerce.md", "paid_ad.md", "social_media.md"}
     checked = 0
@@ -100,7 +133,7 @@ def test_every_type_of_the_brand_has_one_rubric_that_fills_and_judges() -> None:
 
 
 def test_dimensions_weigh_one_in_all_and_the_reply_example_is_a_verdict() -> None:
-    for sheet in set(rubric.folder(JUDGE).values()):
+    for sheet in set(rubric.folder(JUDGE, goldens.RULES).values()):
         assert sum(sheet.header.dimensions.values()) == pytest.approx(1)
         example = re.findall(r"^\{\"dims\".*$", sheet.prompt.text, re.M)
         assert len(example) == 1
@@ -109,7 +142,7 @@ def test_dimensions_weigh_one_in_all_and_the_reply_example_is_a_verdict() -> Non
 
 def test_names_in_the_rules_are_those_of_the_sheet_in_any_key_order() -> None:
     row = goldens.records(0, 1)[1]
-    sheet = rubric.folder(JUDGE)[row["type"]]
+    sheet = rubric.folder(JUDGE, goldens.RULES)[row["type"]]
     # A file has its keys sorted, so that `concentration` comes first; it is not the name.
     assert list(row["facts"]["ingredients"][0]) == ["concentration", "name"]
     content = sheet.messages(row["type"], "x", row["facts"], goldens.KNOWN, "x")[-1]["content"]

@@ -1,4 +1,4 @@
-"""The way to a model and back: nothing lost, nothing silently wrong, nothing paid for twice without need."""
+"""Calls of a language model: no row lost, no bad reply used, no reply paid for twice without need."""
 
 import contextlib
 import importlib.util
@@ -94,10 +94,10 @@ def desk(toy: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     return Desk(monkeypatch)
 
 
-# What is asked, and what is not asked again.
+# Which requests are sent, and which are not sent again.
 
 
-def test_answers_stand_in_the_order_of_the_calls(desk: Desk) -> None:
+def test_answers_are_in_the_order_of_the_calls(desk: Desk) -> None:
     answers = desk.ask(prompts(70))
     assert [(a.id, a.status, a.text, a.kind) for a in answers] == [
         (f"id-{p}", "ok", f"答：{p}", "") for p in prompts(70)
@@ -119,7 +119,7 @@ def test_an_unchanged_rerun_sends_nothing_and_a_changed_prompt_one_request(desk:
     assert [a.status for a in answers] == ["cached"] * 59 + ["ok"]
 
 
-def test_what_changes_the_answer_is_asked_again_and_what_changes_the_road_is_not(desk: Desk) -> None:
+def test_settings_of_the_answer_change_the_key_and_those_of_the_endpoint_do_not(desk: Desk) -> None:
     desk.ask(["题"])
     desk.monkeypatch.setenv("TEACHER_CONCURRENCY", "3")
     desk.monkeypatch.setenv("TEACHER_TIMEOUT", "7")
@@ -145,7 +145,7 @@ def test_equal_requests_are_sent_once_and_another_sample_is_another_request(desk
     assert [a.text for a in answers] == ["第0种", "第1000种", "第2000种"]
 
 
-def test_other_phrases_are_another_provider(desk: Desk, toy: Path) -> None:
+def test_a_change_of_the_phrases_changes_the_key(desk: Desk, toy: Path) -> None:
     bank = toy / "bank"
     bank.mkdir()
     (bank / "words.json").write_text("[1]")
@@ -157,7 +157,7 @@ def test_other_phrases_are_another_provider(desk: Desk, toy: Path) -> None:
     assert desk.sent == 1
 
 
-def test_nothing_to_ask_is_no_error(desk: Desk) -> None:
+def test_no_calls_are_no_error(desk: Desk) -> None:
     assert desk.ask([]) == []
     assert desk.sent == 0
 
@@ -190,7 +190,7 @@ def test_a_hang_ends_with_the_timeout_of_one_attempt(desk: Desk) -> None:
 
 
 def test_the_whole_mix_loses_nothing_and_passes_nothing_bad(desk: Desk) -> None:
-    """Every row good, none silently bad, and what is paid twice is no more than the broken answers."""
+    """Every row is answered, no bad reply is used, and only the broken replies are paid for twice."""
     kinds: list[Fault] = ["429", "500", "reset", "broken"]
     mix = {number: kinds[number // 10 % 4] for number in range(1, 240, 10)}
     # Few of these: a row that met three cuts or two filters would rightly fail, and threads arrive in any order.
@@ -221,14 +221,14 @@ def test_a_storm_of_429_loses_no_row(desk: Desk) -> None:
 
 
 def test_waiting_is_no_attempt(desk: Desk) -> None:
-    """One row, told to wait more often than it may fail."""
+    """One row that waits more often than it may fail."""
     desk.faults = Faults(first=2 * request.ATTEMPTS, kind="429", retry_after=0.001)
     (answer,) = desk.ask(["题"])
     assert (answer.status, desk.sent) == ("ok", 2 * request.ATTEMPTS + 1)
 
 
-def test_a_provider_that_refuses_everybody_is_left_alone_for_a_while(desk: Desk) -> None:
-    """One request in 20 ms, else 429: knocking on with the next rows would use up everyone's patience."""
+def test_no_row_is_sent_while_a_provider_asks_all_rows_to_wait(desk: Desk) -> None:
+    """One request in 20 ms, else 429: sending the next rows would spend the waits of all."""
 
     class Bucket(Faults):
         opens = 0.0
@@ -251,7 +251,7 @@ def test_a_provider_that_refuses_everybody_is_left_alone_for_a_while(desk: Desk)
 # Replies that are no answers.
 
 
-def test_a_failed_check_is_asked_again_kept_for_the_bill_and_never_served(desk: Desk) -> None:
+def test_a_reply_that_fails_its_check_is_repeated_stored_and_never_served(desk: Desk) -> None:
     desk.say = lambda body: Reply("坏" if "seed" not in body else f"好{body['seed']}")
 
     def check(text: str) -> str:
@@ -270,7 +270,7 @@ def test_a_failed_check_is_asked_again_kept_for_the_bill_and_never_served(desk: 
     assert (answer.text, desk.sent) == ("好1", 0)
 
 
-def test_a_stricter_check_asks_again_only_what_it_refuses(desk: Desk) -> None:
+def test_a_stricter_check_repeats_only_the_replies_that_fail_it(desk: Desk) -> None:
     desk.say = lambda body: Reply(body["messages"][0]["content"] + str(body.get("seed", 0)))
 
     def check(text: str) -> str:
@@ -293,7 +293,7 @@ def test_a_call_may_have_its_own_check(desk: Desk) -> None:
     assert [a.value for a in desk.ask(asked, str.upper)] == [3, "答：乙"]
 
 
-def test_a_text_that_is_cut_gets_more_room_and_then_up(desk: Desk) -> None:
+def test_a_text_that_is_cut_short_gets_a_larger_max_tokens_and_then_fails(desk: Desk) -> None:
     desk.say = lambda body: Reply("文", "stop" if body["max_tokens"] >= 200 else "length")
     (answer,) = desk.ask(["题"])
     assert (answer.text, [b["max_tokens"] for b in desk.bodies]) == ("文", [100, 200])
@@ -303,7 +303,7 @@ def test_a_text_that_is_cut_gets_more_room_and_then_up(desk: Desk) -> None:
     assert [b["max_tokens"] for b in desk.bodies] == [100, 200, 400]
 
 
-def test_a_filtered_row_is_given_one_more_chance(desk: Desk) -> None:
+def test_a_filtered_row_is_repeated_once(desk: Desk) -> None:
     desk.say = lambda _body: Reply("", "content_filter")
     (answer,) = desk.ask(["题"], max_failed=1.0)
     assert (answer.kind, desk.sent) == ("content_filter", 2)
@@ -312,7 +312,7 @@ def test_a_filtered_row_is_given_one_more_chance(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("text", "kind"), [("", "empty"), ("很抱歉，我无法撰写这类宣传内容。", "refusal"), ("短", "check")]
 )
-def test_what_stays_no_answer_fails_after_its_attempts(desk: Desk, text: str, kind: str) -> None:
+def test_an_unusable_reply_fails_after_all_attempts(desk: Desk, text: str, kind: str) -> None:
     desk.say = lambda _body: Reply(text)
 
     def check(said: str) -> str:
@@ -330,8 +330,8 @@ def test_what_stays_no_answer_fails_after_its_attempts(desk: Desk, text: str, ki
     assert (answer.status, answer.text, desk.sent) == ("ok", "一篇足够好的文案", 1)
 
 
-def test_an_error_in_a_check_is_no_bad_answer(desk: Desk) -> None:
-    """A bug must not be asked again at the user's cost, nor lose what was paid for."""
+def test_an_exception_in_a_check_stops_the_run(desk: Desk) -> None:
+    """A bug must not repeat requests at the user's cost, nor lose paid replies."""
 
     def check(text: str) -> str:
         return {}[text]
@@ -344,7 +344,7 @@ def test_an_error_in_a_check_is_no_bad_answer(desk: Desk) -> None:
 # Rows that fail, and runs that cannot go on.
 
 
-def test_poison_rows_are_named_and_harm_nobody(desk: Desk) -> None:
+def test_rejected_rows_are_named_and_the_others_answered(desk: Desk) -> None:
     def say(body: dict[str, Any]) -> Reply:
         prompt = body["messages"][0]["content"]
         if prompt in ("题3", "题41"):
@@ -370,7 +370,7 @@ def test_poison_rows_are_named_and_harm_nobody(desk: Desk) -> None:
     assert ".work/failures/a-stage.jsonl" in told
 
 
-def test_a_stage_that_asks_in_parts_is_judged_as_a_whole(desk: Desk) -> None:
+def test_max_failed_counts_over_all_calls_of_a_stage(desk: Desk) -> None:
     def say(body: dict[str, Any]) -> Reply:
         if body["messages"][0]["content"] in ("题1", "题5"):
             raise ValueError("bad")
@@ -387,7 +387,7 @@ def test_a_stage_that_asks_in_parts_is_judged_as_a_whole(desk: Desk) -> None:
     assert failures("a-stage") == []
 
 
-def test_a_request_that_no_row_survives_stops_the_run(desk: Desk) -> None:
+def test_a_request_that_fails_for_every_row_stops_the_run(desk: Desk) -> None:
     def say(_body: dict[str, Any]) -> Reply:
         raise ValueError("max_tokens is not supported with this model")
 
@@ -457,7 +457,7 @@ def test_a_wrong_key_costs_one_round_and_names_the_variable(desk: Desk, status: 
     assert 1 <= server.count <= 8
 
 
-def test_nobody_there_is_said_at_once(desk: Desk) -> None:
+def test_a_refused_connection_stops_the_run_at_once(desk: Desk) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with pytest.raises(UserError, match=rf"is TEACHER_BASE_URL http://127\.0\.0\.1:{port}/v1 right, and is it up\?"):
@@ -477,7 +477,7 @@ def test_two_addresses_share_no_answers_and_prices_are_booked(desk: Desk) -> Non
 
 
 def test_a_repeat_of_the_same_request_is_a_request_of_its_own(desk: Desk) -> None:
-    """A paid provider gets the same body again; the ledger must not take the refused reply for the new one."""
+    """A paid provider gets the same body again; the cache must not return the refused reply for the new request."""
     said: list[str] = []
 
     def check(text: str) -> str:
@@ -526,7 +526,7 @@ def test_a_dry_run_says_what_it_would_send_and_sends_nothing(desk: Desk) -> None
         client.ask([call("题")], chat, "teacher", desk.respond)
 
 
-def test_what_is_in_the_ledger_needs_no_key(desk: Desk) -> None:
+def test_cached_replies_need_no_key(desk: Desk) -> None:
     with always(200) as (server, url):
         real(desk.monkeypatch, url, 3)
         desk.monkeypatch.delenv("TEACHER_API_KEY")
@@ -559,7 +559,7 @@ def test_it_is_quiet_and_leaves_the_signals_as_they_were(desk: Desk, capfd: pyte
         signal.signal(signal.SIGTERM, before)
 
 
-def test_it_runs_in_a_thread_too(desk: Desk) -> None:
+def test_it_runs_outside_of_the_main_thread(desk: Desk) -> None:
     got: list[client.Answer] = []
     thread = threading.Thread(target=lambda: got.extend(desk.ask(prompts(3))))
     thread.start()
@@ -669,17 +669,17 @@ def test_after_kill_9_only_what_was_in_flight_is_paid_twice(desk: Desk) -> None:
     assert 1 <= sum(n - 1 for n in gate.paid.values()) <= AT_ONCE
 
 
-def test_a_stopped_run_takes_in_what_is_in_flight_and_fails(desk: Desk) -> None:
+def test_a_stopped_run_receives_what_is_in_flight_and_fails(desk: Desk) -> None:
     gate = Gate(free=30)
     with SERVE(gate.respond) as url:
         process = stage(url)
         gate.wait(30 + AT_ONCE)
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None
-        assert f"SIGTERM: taking in {AT_ONCE} answers in flight" in process.stderr.readline()
+        assert f"SIGTERM: waiting for {AT_ONCE} paid replies" in process.stderr.readline()
         gate.opened.set()
         told = process.communicate(timeout=60)[1]
-        assert (process.returncode, "what was paid for is kept" in told) == (130, True)
+        assert (process.returncode, "paid replies are kept" in told) == (130, True)
         assert not Path("out.txt").exists()
         assert gate.paid.total() == 30 + AT_ONCE
         finish(url, desk.monkeypatch)
@@ -687,14 +687,14 @@ def test_a_stopped_run_takes_in_what_is_in_flight_and_fails(desk: Desk) -> None:
 
 
 @pytest.mark.usefixtures("desk")
-def test_a_second_ctrl_c_leaves_at_once() -> None:
+def test_a_second_ctrl_c_exits_at_once() -> None:
     gate = Gate(free=3)
     with SERVE(gate.respond) as url:
         process = stage(url)
         gate.wait(3 + AT_ONCE)
         assert process.stderr is not None
         process.send_signal(signal.SIGINT)
-        assert "SIGINT: taking in" in process.stderr.readline()
+        assert "SIGINT: waiting for" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
         gate.opened.set()

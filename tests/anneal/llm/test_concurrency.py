@@ -1,13 +1,13 @@
-"""Slots in flight: slow start, one cut per overload, and deaf to the odd 429."""
+"""The limit on requests in flight: slow start, one cut per overload, no reaction to occasional 429s."""
 
 import asyncio
 import random
 from collections.abc import Callable
 
-from anneal.llm.concurrency import Limit
+from anneal.llm.concurrency import ConcurrencyLimit
 
 
-async def drive(limit: Limit, requests: int, overloaded: Callable[[int, int], bool]) -> int:
+async def drive(limit: ConcurrencyLimit, requests: int, overloaded: Callable[[int, int], bool]) -> int:
     """Keep the limit full with requests that end in the order they began; returns the most that were in flight."""
     flying: list[int] = []
     waiting: list[asyncio.Task[int]] = []
@@ -28,19 +28,19 @@ async def drive(limit: Limit, requests: int, overloaded: Callable[[int, int], bo
 
 
 def test_slow_start_doubles_to_the_top_and_stays_there() -> None:
-    limit = Limit(top=128, start=32)
+    limit = ConcurrencyLimit(top=128, start=32)
     assert asyncio.run(drive(limit, 1000, lambda _n, _used: False)) == 128
     assert limit.size == 128
 
 
 def test_never_more_than_the_top() -> None:
-    limit = Limit(top=3)
+    limit = ConcurrencyLimit(top=3)
     assert asyncio.run(drive(limit, 200, lambda _n, _used: False)) == 3
 
 
-def test_overload_is_found_and_kept() -> None:
+def test_the_limit_settles_near_the_capacity() -> None:
     """A server that takes 64 at once: the limit settles near it, and few requests are refused."""
-    limit, refused = Limit(top=256), 0
+    limit, refused = ConcurrencyLimit(top=256), 0
 
     def server(_number: int, used: int) -> bool:
         nonlocal refused
@@ -56,16 +56,16 @@ def test_random_429s_are_no_overload() -> None:
     """5% at random: a rule that cut at 10% without epochs went down to 7 slots of 32."""
     for seed in range(20):
         rng = random.Random(seed)
-        limit = Limit(top=32)
+        limit = ConcurrencyLimit(top=32)
         asyncio.run(drive(limit, 2000, lambda _n, _used, rng=rng: rng.random() < 0.05))
         assert limit.size == 32, seed
 
 
 def test_one_overload_is_one_cut() -> None:
-    """Requests that started before a cut speak of the old limit."""
+    """Replies to requests that started before a cut do not count."""
 
     async def scene() -> float:
-        limit = Limit(top=100, start=100)
+        limit = ConcurrencyLimit(top=100, start=100)
         epochs = [await limit.acquire() for _ in range(100)]
         for epoch in epochs:
             limit.release(epoch, True)
@@ -75,9 +75,9 @@ def test_one_overload_is_one_cut() -> None:
     assert asyncio.run(scene()) == 70
 
 
-def test_it_never_closes_and_grows_again() -> None:
+def test_the_limit_stays_above_0_and_grows_again() -> None:
     sizes: list[float] = []
-    limit = Limit(top=32)
+    limit = ConcurrencyLimit(top=32)
 
     def server(number: int, _used: int) -> bool:
         sizes.append(limit.size)
@@ -91,7 +91,7 @@ def test_it_never_closes_and_grows_again() -> None:
 
 def test_a_limit_that_was_not_reached_does_not_grow() -> None:
     async def scene() -> float:
-        limit = Limit(top=128, start=32)
+        limit = ConcurrencyLimit(top=128, start=32)
         for _ in range(500):
             limit.release(await limit.acquire(), False)
         return limit.size
@@ -99,9 +99,9 @@ def test_a_limit_that_was_not_reached_does_not_grow() -> None:
     assert asyncio.run(scene()) == 32
 
 
-def test_other_failures_say_nothing_of_load() -> None:
+def test_other_failures_do_not_change_the_limit() -> None:
     async def scene() -> float:
-        limit = Limit(top=32)
+        limit = ConcurrencyLimit(top=32)
         for _ in range(500):
             limit.release(await limit.acquire(), None)
         return limit.size
@@ -111,7 +111,7 @@ def test_other_failures_say_nothing_of_load() -> None:
 
 def test_a_cancelled_wait_loses_no_slot() -> None:
     async def scene() -> None:
-        limit = Limit(top=1)
+        limit = ConcurrencyLimit(top=1)
         epoch = await limit.acquire()
         waits = [asyncio.create_task(limit.acquire()) for _ in range(3)]
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""The way to a provider, and what its outcomes ask of us."""
+"""The endpoint from the environment, and the outcome of a request."""
 
 import datetime
 import email.utils
@@ -16,32 +16,32 @@ def respond(_body: dict[str, object]) -> offline_server.Reply:
     return offline_server.Reply("好")
 
 
-def road(model: str = "real", material: Path | None = None) -> endpoint.Endpoint:
-    return endpoint.road("teacher", model, respond, material)
+def resolve(model: str = "real", material: Path | None = None) -> endpoint.Endpoint:
+    return endpoint.resolve("teacher", model, respond, material)
 
 
 @pytest.fixture(autouse=True)
-def _no_road(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("BASE_URL", "API_KEY", "CONCURRENCY", "TIMEOUT", "MAX_REQUESTS", "PRICE_IN", "PRICE_OUT"):
         for role in ("TEACHER", "JUDGE", "OPENAI"):
             monkeypatch.delenv(f"{role}_{name}", raising=False)
 
 
 def test_the_role_comes_first_and_openai_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert road().url == "https://api.openai.com/v1"
+    assert resolve().url == "https://api.openai.com/v1"
     monkeypatch.setenv("OPENAI_BASE_URL", "https://shared/v1/")
     monkeypatch.setenv("OPENAI_API_KEY", "shared")
-    assert (road().identity, road().key) == ("https://shared/v1", "shared")
+    assert (resolve().identity, resolve().key) == ("https://shared/v1", "shared")
     monkeypatch.setenv("TEACHER_BASE_URL", "https://mine/v1")
     monkeypatch.setenv("TEACHER_API_KEY", "mine")
-    assert (road().identity, road().key) == ("https://mine/v1", "mine")
-    assert endpoint.road("judge", "real", respond, None).key == "shared"
+    assert (resolve().identity, resolve().key) == ("https://mine/v1", "mine")
+    assert endpoint.resolve("judge", "real", respond, None).key == "shared"
 
 
 def test_a_missing_key_is_one_clear_line() -> None:
     with (
         pytest.raises(UserError, match=r"^TEACHER_API_KEY: not set, nor OPENAI_API_KEY; put it in \.env"),
-        endpoint.opened(road(), respond),
+        endpoint.opened(resolve(), respond),
     ):
         pass
 
@@ -61,26 +61,26 @@ def test_a_missing_key_is_one_clear_line() -> None:
 def test_a_wrong_number_names_its_variable(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=f"^{name}={value}: a number from "):
-        road()
+        resolve()
 
 
-def test_who_answers_offline_is_its_code_and_its_phrases(tmp_path: Path) -> None:
+def test_the_identity_of_the_offline_provider_is_its_persona_and_phrases(tmp_path: Path) -> None:
     bank = tmp_path / "bank"
     bank.mkdir()
     (bank / "a.json").write_text("{}")
-    first = road("offline-1", bank).identity
-    assert first == road("offline-1", bank).identity
-    assert first != road("offline-1").identity
+    first = resolve("offline-1", bank).identity
+    assert first == resolve("offline-1", bank).identity
+    assert first != resolve("offline-1").identity
     (bank / "a.json").write_text('{"more": 1}')
-    assert first != road("offline-1", bank).identity
+    assert first != resolve("offline-1", bank).identity
     assert first.startswith("offline/")
     # The port is new in each run and must not be part of it.
-    with endpoint.opened(road("offline-1"), respond) as one, endpoint.opened(road("offline-1"), respond) as two:
+    with endpoint.opened(resolve("offline-1"), respond) as one, endpoint.opened(resolve("offline-1"), respond) as two:
         assert one.url != two.url
         assert one.identity == two.identity
 
 
-def test_how_long_to_wait() -> None:
+def test_retry_after_in_all_its_forms() -> None:
     soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=30)
     assert endpoint.retry_after({"retry-after": "2"}) == 2
     assert endpoint.retry_after({"retry-after": "0.5"}) == 0.5
@@ -117,7 +117,7 @@ def test_how_long_to_wait() -> None:
     ],
 )
 def test_four_classes_of_errors(status: int, headers: dict[str, str], code: str | None, move: str) -> None:
-    outcome = endpoint._status(status, "the provider's own words", code, headers, road())
+    outcome = endpoint._status(status, "the provider's own words", code, headers, resolve())
     assert outcome.move == move
     assert outcome.reason.startswith(f"http {status}: the provider's own words")
     assert outcome.overloaded is (True if status == 429 else None)
@@ -130,7 +130,7 @@ def test_another_version_of_the_rules_is_another_judge_of_pairs(monkeypatch: pyt
     assert pair_judge.VERSION.endswith(f".{rule_judge.VERSION}")
 
     def identity() -> str:
-        return endpoint.road("judge", "offline-rules-1", pair_judge.respond, None).identity
+        return endpoint.resolve("judge", "offline-rules-1", pair_judge.respond, None).identity
 
     before = identity()
     monkeypatch.setattr(pair_judge, "VERSION", "of another time")

@@ -1,4 +1,4 @@
-"""offline: a real server on loopback that speaks the chat completions protocol, and misbehaves when told to."""
+"""The offline provider: a chat completions server on loopback, with injected faults."""
 
 import http.client
 import json
@@ -40,7 +40,7 @@ def client() -> Iterator[Client]:
         yield Client(url)
 
 
-def test_a_reply_is_a_chat_completion_with_honest_usage(client: Client) -> None:
+def test_a_reply_is_a_chat_completion_with_its_usage(client: Client) -> None:
     status, _, reply = client.ask("你好吗", temperature=0.5)
     assert status == 200
     choice = reply["choices"][0]
@@ -83,7 +83,7 @@ def test_other_roles_answer_under_the_same_version(client: Client) -> None:
     assert client.ask(model=f"offline-rules-{VERSION}")[2]["model"] == f"offline-rules-{VERSION}"
 
 
-def test_what_is_no_chat_request_is_refused(client: Client) -> None:
+def test_a_body_that_is_no_chat_request_is_refused(client: Client) -> None:
     assert client.ask(path="/v1/embeddings")[0] == 404
     client.wire.request("GET", "/")
     assert client.read()[0] == 404

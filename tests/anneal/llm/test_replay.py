@@ -1,4 +1,4 @@
-"""replay: stored replies by what was asked, whatever else was stored with them."""
+"""Replay of stored replies by the hash of their request."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from anneal.llm.offline_server import Reply
 CHAT = client.Chat(model="offline-1", temperature=0.0, top_p=1.0, max_tokens=9, max_failed=0.5)
 
 
-def row(name: str, chat: client.Chat = CHAT, sample: int = 0) -> request.Row:
-    return request.Row(client.Call(name, [{"role": "user", "content": name}], sample), chat, "offline/1")
+def row(name: str, chat: client.Chat = CHAT, sample: int = 0) -> request.Pending:
+    return request.Pending(client.Call(name, [{"role": "user", "content": name}], sample), chat, "offline/1")
 
 
 def never(_body: dict[str, Any]) -> Reply:
@@ -27,8 +27,8 @@ def number(text: str) -> int:
     return int(text)
 
 
-def test_what_is_asked_and_not_where() -> None:
-    away = request.Row(row("a").call, CHAT, "https://example.org/v1")
+def test_the_request_hash_is_independent_of_the_endpoint() -> None:
+    away = request.Pending(row("a").call, CHAT, "https://example.org/v1")
     assert away.request() == row("a").request() != away.key()
     again = row("a")
     again.refuse("length")
@@ -56,7 +56,7 @@ def test_rows_inside_rows_and_failures(toy: Path, monkeypatch: pytest.MonkeyPatc
     assert not (toy / ".work").exists()
 
 
-def test_what_was_never_asked_is_refused(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_without_a_stored_reply_is_refused(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANNEAL_REPLAY", "kept.jsonl")
     with pytest.raises(UserError, match=r"ANNEAL_REPLAY: kept\.jsonl: No such file.*; name a file or folder"):
         client.ask([row("a").call], CHAT, "judge", never)

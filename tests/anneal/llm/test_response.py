@@ -1,4 +1,4 @@
-"""What counts as an answer."""
+"""The parser of replies: answers, refusals and broken bodies."""
 
 import json
 
@@ -46,14 +46,14 @@ def body(content: object, finish: str | None = "stop", **message: object) -> str
 
 
 @pytest.mark.parametrize("text", REFUSED)
-def test_a_polite_no_is_no_answer(text: str) -> None:
+def test_a_refusal_is_recognised(text: str) -> None:
     with pytest.raises(response.Unusable) as caught:
         response.text(body(text))
     assert caught.value.kind == "refusal"
 
 
 @pytest.mark.parametrize("text", TOLD)
-def test_words_that_only_look_like_a_no_are_kept(text: str) -> None:
+def test_a_text_that_resembles_a_refusal_is_an_answer(text: str) -> None:
     assert response.text(body(text)) == text
 
 
@@ -78,7 +78,7 @@ def test_words_that_only_look_like_a_no_are_kept(text: str) -> None:
         ("[]", "http"),
     ],
 )
-def test_what_is_no_answer_says_why(raw: str, kind: str) -> None:
+def test_an_unusable_reply_has_its_kind(raw: str, kind: str) -> None:
     with pytest.raises(response.Unusable) as caught:
         response.text(raw)
     assert caught.value.kind == kind
@@ -86,17 +86,17 @@ def test_what_is_no_answer_says_why(raw: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("finish", ["stop", None, "eos", "end_turn"])
-def test_other_words_for_the_end_are_an_end(finish: str | None) -> None:
+def test_other_finish_reasons_are_answers(finish: str | None) -> None:
     assert response.text(body("好", finish)) == "好"
 
 
-def test_tokens_are_what_the_provider_counts() -> None:
+def test_tokens_are_those_of_the_usage() -> None:
     assert response.tokens(body("好")) == (7, 3)
     assert response.tokens('{"choices": []}') == (0, 0)
     assert response.tokens('{"usage": {"prompt_tokens": null}}') == (0, 0)
 
 
-def test_a_key_that_stands_twice_is_no_json_of_ours() -> None:
+def test_a_repeated_key_is_refused() -> None:
     assert response.strict('{"a": 1, "b": {"a": 2}}') == {"a": 1, "b": {"a": 2}}
     with pytest.raises(ValueError, match="a key stands twice: score, score"):
         response.strict('{"a": {"score": 1, "score": 5}}')

@@ -1,4 +1,4 @@
-"""The ledger: on disk before it is used, and what was refused is never an answer."""
+"""The response cache: replies are on disk before they are used, and refused ones are never served."""
 
 import asyncio
 import contextlib
@@ -25,41 +25,41 @@ def test_put_returns_when_another_process_can_read_it(tmp_path: Path) -> None:
     path = tmp_path / "l.sqlite"
 
     async def scene() -> None:
-        ledger = ResponseCache(path)
+        cache = ResponseCache(path)
         for number in range(3):
-            await ledger.put(entry(str(number)))
+            await cache.put(entry(str(number)))
             assert len(stored(path, "answers")) == number + 1
-        ledger.close()
+        cache.close()
 
     asyncio.run(scene())
 
 
-def test_both_tables_are_found_again(tmp_path: Path) -> None:
+def test_find_reads_both_tables(tmp_path: Path) -> None:
     path = tmp_path / "l.sqlite"
 
     async def fill() -> None:
-        ledger = ResponseCache(path)
-        await asyncio.gather(*(ledger.put(entry(f"a{n}", body=f"回答{n}")) for n in range(1200)))
-        await asyncio.gather(*(ledger.put(entry(f"r{n}", "length")) for n in range(3)))
-        ledger.close()
+        cache = ResponseCache(path)
+        await asyncio.gather(*(cache.put(entry(f"a{n}", body=f"回答{n}")) for n in range(1200)))
+        await asyncio.gather(*(cache.put(entry(f"r{n}", "length")) for n in range(3)))
+        cache.close()
 
     asyncio.run(fill())
-    ledger = ResponseCache(path)
-    found = ledger.find([*(f"a{n}" for n in range(1200)), "r0", "nobody"])
+    cache = ResponseCache(path)
+    found = cache.find([*(f"a{n}" for n in range(1200)), "r0", "nobody"])
     assert len(found) == 1201
     assert found["a7"] == entry("a7", body="回答7")
     assert found["r0"].kind == "length"
-    ledger.close()
+    cache.close()
     assert [len(stored(path, table)) for table in ("answers", "refused")] == [1200, 3]
 
 
 def test_an_answer_counts_more_than_a_refused_reply(tmp_path: Path) -> None:
     async def scene() -> None:
-        ledger = ResponseCache(tmp_path / "l.sqlite")
-        await ledger.put(entry("k"))
-        await ledger.put(entry("k", "check"))
-        assert ledger.find(["k"])["k"].kind == ""
-        ledger.close()
+        cache = ResponseCache(tmp_path / "l.sqlite")
+        await cache.put(entry("k"))
+        await cache.put(entry("k", "check"))
+        assert cache.find(["k"])["k"].kind == ""
+        cache.close()
 
     asyncio.run(scene())
 
@@ -72,35 +72,35 @@ def test_replies_that_arrive_together_share_a_commit(tmp_path: Path, monkeypatch
     )
 
     async def scene() -> None:
-        ledger = ResponseCache(tmp_path / "l.sqlite")
-        await asyncio.gather(*(ledger.put(entry(str(n))) for n in range(100)))
-        ledger.close()
+        cache = ResponseCache(tmp_path / "l.sqlite")
+        await asyncio.gather(*(cache.put(entry(str(n))) for n in range(100)))
+        cache.close()
 
     asyncio.run(scene())
     assert sum(groups) == 100
     assert len(groups) <= 3
 
 
-def test_one_cancelled_wait_cancels_nobody_else(tmp_path: Path) -> None:
+def test_a_cancelled_wait_does_not_cancel_the_others(tmp_path: Path) -> None:
     async def scene() -> None:
-        ledger = ResponseCache(tmp_path / "l.sqlite")
-        puts = [asyncio.create_task(ledger.put(entry(str(n)))) for n in range(5)]
+        cache = ResponseCache(tmp_path / "l.sqlite")
+        puts = [asyncio.create_task(cache.put(entry(str(n)))) for n in range(5)]
         await asyncio.sleep(0)
         puts[0].cancel()
         done = await asyncio.gather(*puts, return_exceptions=True)
         assert [type(d) for d in done] == [asyncio.CancelledError] + [type(None)] * 4
-        assert len(ledger.find(map(str, range(5)))) == 5
-        ledger.close()
+        assert len(cache.find(map(str, range(5)))) == 5
+        cache.close()
 
     asyncio.run(scene())
 
 
-def test_the_disk_is_waited_for(tmp_path: Path) -> None:
+def test_commits_are_synchronous(tmp_path: Path) -> None:
     """NORMAL would lose the last answers in a power cut, and they would be paid for twice."""
-    ledger = ResponseCache(tmp_path / "l.sqlite")
-    assert ledger._db.execute("PRAGMA synchronous").fetchone() == (2,)
-    assert ledger._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    ledger.close()
+    cache = ResponseCache(tmp_path / "l.sqlite")
+    assert cache._db.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert cache._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    cache.close()
 
 
 def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -117,9 +117,9 @@ def test_a_commit_that_fails_reaches_everyone_who_waits(tmp_path: Path, monkeypa
     monkeypatch.setattr(ResponseCache, "_write", full)
 
     async def scene() -> list[object]:
-        ledger = ResponseCache(tmp_path / "l.sqlite")
-        puts = await asyncio.gather(*(ledger.put(entry(str(n))) for n in range(4)), return_exceptions=True)
-        ledger.close()
+        cache = ResponseCache(tmp_path / "l.sqlite")
+        puts = await asyncio.gather(*(cache.put(entry(str(n))) for n in range(4)), return_exceptions=True)
+        cache.close()
         return list(puts)
 
     failed = asyncio.run(scene())

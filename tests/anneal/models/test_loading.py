@@ -1,4 +1,4 @@
-"""The tokenizer's proof, and weights that are whole or refused."""
+"""The check of a tokenizer, and the refusal of incomplete weights."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_tokenizer_comes_back_ready_for_generation(shared: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_other_architectures_pass_the_proof(kind: str, tmp_path: Path) -> None:
+def test_other_architectures_pass_the_check(kind: str, tmp_path: Path) -> None:
     assert len(loading.tokenizer(micro.base(tmp_path, kind))) == 300
 
 
@@ -83,7 +83,7 @@ def test_a_byte_that_is_declared_special_is_refused(tmp_path: Path) -> None:
         loading.tokenizer(base)
 
 
-def test_an_added_token_that_does_not_come_back_is_refused(shared: Path) -> None:
+def test_an_added_token_that_changes_is_refused(shared: Path) -> None:
     found = loading.tokenizer(shared)
     assert loading._lost(found) is None
 
@@ -152,7 +152,7 @@ def test_pickled_weights_are_not_read(base: Path) -> None:
         loading.load(base)
 
 
-def test_a_weight_that_is_missing_is_not_made_up(base: Path) -> None:
+def test_a_missing_weight_is_refused(base: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     weights = load_file(base / "model.safetensors")
@@ -182,7 +182,7 @@ def test_a_folder_without_base_json_is_its_own_model(base: Path) -> None:
     assert loading.pinned(base) == (str(base), None)
 
 
-def test_device_follows_the_environment_and_refuses_what_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_follows_the_environment_and_refuses_an_absent_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANNEAL_DEVICE", "cpu")
     assert loading.device() == "cpu"
     wrong = ("gpu", "cuda:99", "cuda:x", "cpu:1", "mps:7")
@@ -194,7 +194,7 @@ def test_device_follows_the_environment_and_refuses_what_is_not_there(monkeypatc
     assert loading.device().split(":")[0] in {"cpu", "cuda", "mps"}
 
 
-def test_dtype_is_exact_on_the_cpu_and_short_on_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dtype_is_float32_on_the_cpu_and_half_precision_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     monkeypatch.setenv("ANNEAL_DEVICE", "cpu")

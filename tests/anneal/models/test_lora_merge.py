@@ -1,4 +1,4 @@
-"""The arithmetic of an adapter by hand; the whole of it is held against PEFT in test_merge.py."""
+"""The formulas of an adapter by hand; test_merge.py compares merged models with PEFT."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_change_is_alpha_over_rank_times_b_a(tmp_path: Path) -> None:
     torch.testing.assert_close(turned.apply("layer.weight", weight.T), 1 + 4 * change.T)
 
 
-def test_dora_gives_every_output_its_learnt_length(tmp_path: Path) -> None:
+def test_dora_gives_every_output_its_trained_norm(tmp_path: Path) -> None:
     import torch
 
     magnitude = torch.tensor([1.0, 2.0, 3.0, 4.0])
@@ -60,7 +60,7 @@ def test_dora_gives_every_output_its_learnt_length(tmp_path: Path) -> None:
         torch.testing.assert_close(merged.norm(dim=0 if turned else 1), magnitude)
 
 
-def test_the_rank_is_read_off_and_alpha_goes_by_pattern(tmp_path: Path) -> None:
+def test_the_rank_is_that_of_the_tensors_and_alpha_follows_its_pattern(tmp_path: Path) -> None:
     names = {"a.0.up": 2, "a.1.up": 4, "a.1.down": 2}
     tensors = {key: value for name, rank in names.items() for key, value in pair(name, rank).items()}
     found = saved(tmp_path, tensors, alpha_pattern={"1.up": 20, r"^a\.0\..*": 3})

@@ -151,14 +151,14 @@ def test_units_are_those_of_both_sides_of_the_validation_pairs() -> None:
     assert reward_model.units([{"part": "train", "chosen": 2.0, "rejected": 2.0}]) == {"centre": 2.0, "scale": 1.0}
 
 
-def test_there_may_be_none(base: Path) -> None:
+def test_a_folder_without_a_reward_model_loads_none(base: Path) -> None:
     with pytest.raises(UserError, match=r"models/reward/reward.json: no such file; `dvc repro` makes it"):
         reward_model.load()
     files.write_json("models/reward/reward.json", {"made": False})
     assert reward_model.load() is None
 
 
-def test_a_base_that_is_not_whole_is_refused(base: Path) -> None:
+def test_an_incomplete_base_is_refused(base: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     path = base / "models/base/model.safetensors"

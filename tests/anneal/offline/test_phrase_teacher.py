@@ -16,14 +16,14 @@ from anneal.checks import facts
 from anneal.errors import UserError
 from anneal.llm.offline_server import Respond
 from anneal.offline.phrase_teacher import load, teacher
+from tests.conftest import recipe_values
 
 ROOT = Path(__file__).resolve().parents[3]
 BANK = ROOT / "data/raw/brand/offline"
 ACTIVE = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text("utf-8"))
-KEPT = ROOT / "recipes/brand.yaml"  # the active params may be another recipe's
-RECIPE = ACTIVE if ACTIVE["recipe"] == "brand" else YAML(typ="safe", pure=True).load(KEPT.read_text("utf-8"))
+RECIPE = ACTIVE if ACTIVE["recipe"] == "brand" else recipe_values("brand")  # the active params may be another's
 TYPES: dict[str, str] = RECIPE["types"]
-RULES = facts.Rules.model_validate(RECIPE["rules"])
+RULES = facts.Rules.model_validate({**RECIPE["rules"], "folder": str(ROOT / RECIPE["rules"]["folder"])})
 WORLD = facts.vocabulary(ROOT / RULES.folder / "vocabulary.json")
 PRODUCTS = files.read(ROOT / "data/raw/brand/products.jsonl", "id", "name")
 PROMPTS = {name: prompts.folder(ROOT / "prompts/brand" / name) for name in ("generate", "clean", "reject")}

@@ -18,8 +18,8 @@ from anneal.offline import rule_judge
 from tests import goldens
 from tests.conftest import ROOT
 
-RUBRICS = rubric.folder(ROOT / "prompts/brand/judge")
-ENCOURAGED = next(iter(RUBRICS.values())).header.words["encouraged"]
+RUBRICS = rubric.folder(ROOT / "prompts/brand/judge", goldens.RULES)
+ENCOURAGED = goldens.RULES.encouraged
 ROWS = goldens.records(0, 4)
 OTHERS = {(row["item"], row["type"]): row for row in goldens.records(30, 35)}
 

@@ -10,9 +10,10 @@ import pytest
 from anneal.judging import rubric
 from anneal.llm import offline_server
 from anneal.offline import stub_judges
+from tests import goldens
 from tests.conftest import ROOT
 
-SHEET = rubric.folder(ROOT / "prompts/brand/judge")["paid_ad_fab"]
+SHEET = rubric.folder(ROOT / "prompts/brand/judge", goldens.RULES)["paid_ad_fab"]
 DIMENSIONS = list(SHEET.header.dimensions)
 
 

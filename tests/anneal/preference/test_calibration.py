@@ -76,7 +76,7 @@ def test_length_is_told_within_a_type() -> None:
             length = base + rng.randrange(100)
             rows.append((base / 10 - length / 50 + rng.gauss(0, 0.3), length, kind, f"p{item}"))
     values, lengths, kinds, items = (list(column) for column in zip(*rows, strict=True))
-    found = calibration.within(values, lengths, kinds, items, 7)
+    found = calibration.length_correlation(values, lengths, kinds, items, 7)
     each = [
         float(
             spearmanr(
@@ -89,7 +89,7 @@ def test_length_is_told_within_a_type() -> None:
     assert found["rho"] == pytest.approx(sum(each) / 2, abs=0.01)
     assert found["low"] < found["rho"] < found["high"] < 0 < float(spearmanr(values, lengths).statistic)
     assert (found["n"], found["clusters"], found["reason"]) == (60, 30, "")
-    assert found == calibration.within(values, lengths, kinds, items, 7)
+    assert found == calibration.length_correlation(values, lengths, kinds, items, 7)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_length_is_told_within_a_type() -> None:
     ],
 )
 def test_what_cannot_be_known_is_not_guessed(values: list[float], lengths: list[int], reason: str) -> None:
-    found = calibration.within(values, lengths, ["a", "a", "b", "b"], ["p", "q", "p", "q"], 1)
+    found = calibration.length_correlation(values, lengths, ["a", "a", "b", "b"], ["p", "q", "p", "q"], 1)
     assert (found["low"], found["high"], found["reason"]) == (None, None, reason)
     assert (found["rho"] is None) == reason.startswith("no variance")
 

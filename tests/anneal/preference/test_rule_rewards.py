@@ -164,7 +164,7 @@ def test_every_name_is_a_function_with_a_line_about_it() -> None:
         "stop",
         "model",
     }
-    assert all(function.__doc__ for function in rule_rewards.EACH.values())
+    assert all(function.__doc__ for function in rule_rewards.REWARDS.values())
 
 
 @pytest.mark.parametrize(

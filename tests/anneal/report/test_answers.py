@@ -29,7 +29,7 @@ def climb() -> dict[str, Any]:
     def check(_: Sequence[Record], texts: Sequence[str]) -> list[list[str]]:
         return [[] if text == "+" else ["length: 3", "type: none"] for text in texts]
 
-    made = escalation.climb(records, [rung(name) for name in good], check, lambda _: None)
+    made = escalation.escalate(records, [rung(name) for name in good], check, lambda _: None)
     # As it is read back: JSON is written with sorted keys.
     found = escalation.summary(made, list(good))
     return {**found, "rungs": dict(sorted(found["rungs"].items()))}

@@ -56,7 +56,7 @@ def test_grpo_draws_its_reward_and_each_function(toy: Path) -> None:
     history = [{"step": step, **logged} for step in (1, 2)]
     write(history, grpo.columns(history))
     history[1]["reward"] = 0.75
-    found = {"method": "grpo", "prompts": 8, "samples": 4, "steps": 2, **grpo.ends(history)}
+    found = {"method": "grpo", "prompts": 8, "samples": 4, "steps": 2, **grpo.first_and_last(history)}
     page = preference_learning.learning(state(PARAMS, align=found))
     assert drawn(page) == ["reward", "zero_spread", "kl", "loss", "banned"]
     assert rows(page)[0] == ["", "first", "last"]

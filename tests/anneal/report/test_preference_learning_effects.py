@@ -38,7 +38,7 @@ def block(*passes: str) -> dict[str, Any]:
 
     evaluated = {"likelihood": {"aligned": {"bits_per_byte": 0.25, "perplexity": 1.5}}}
     drawn = {name: samples(name) for name in ("aligned", "tuned")}
-    return alignment_effect.whole({name: texts(name) for name in NAMES}, drawn, [], evaluated, passes, 0)
+    return alignment_effect.summary({name: texts(name) for name in NAMES}, drawn, [], evaluated, passes, 0)
 
 
 def test_without_an_aligned_model_there_is_nothing() -> None:

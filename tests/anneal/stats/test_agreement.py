@@ -1,40 +1,89 @@
+"""Agreement figures against statsmodels and the textbook formulas, which are written out here."""
+
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
-import krippendorff
 import numpy as np
 import pytest
-from sklearn.metrics import cohen_kappa_score
+from statsmodels.stats.inter_rater import cohens_kappa
 
 from anneal.stats import agreement
 
 CALLS = ("first", "tie", "second")
+SCALE = (1, 2, 3, 4, 5)
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_kappa_is_that_of_scikit_learn(seed: int) -> None:
+def confusion(a: Sequence[int], b: Sequence[int]) -> np.ndarray:
+    table = np.zeros((5, 5))
+    for x, y in zip(a, b, strict=True):
+        table[x - 1, y - 1] += 1
+    return table
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_kappa_is_that_of_statsmodels(seed: int) -> None:
     rng = random.Random(seed)
-    a = [rng.randint(1, 5) for _ in range(60)]
-    b = [x if rng.random() < 0.5 else rng.randint(1, 5) for x in a]
-    labels = (1, 2, 3, 4, 5)
-    assert agreement.kappa(a, b, labels) == pytest.approx(cohen_kappa_score(a, b, labels=labels))
-    quadratic = cohen_kappa_score(a, b, labels=labels, weights="quadratic")
-    assert agreement.kappa(a, b, labels, True) == pytest.approx(quadratic)
+    values = rng.sample(SCALE, rng.randint(2, 5))  # some labels are never used
+    a = [rng.choice(values) for _ in range(60)]
+    b = [x if rng.random() < 0.5 else rng.choice(values) for x in a]
+    table = confusion(a, b)
+    assert agreement.kappa(a, b, SCALE) == pytest.approx(cohens_kappa(table).kappa, abs=1e-12)
+    quadratic = cohens_kappa(table, wt="quadratic").kappa
+    assert agreement.kappa(a, b, SCALE, True) == pytest.approx(quadratic, abs=1e-12)
+
+
+def alpha_by_hand(units: Sequence[Sequence[int]], ordinal: bool) -> float:
+    """1 - observed / expected disagreement over all pairs of values (Krippendorff 2004, chapter 11)."""
+    pairable = [unit for unit in units if len(unit) > 1]
+    values = [value for unit in pairable for value in unit]
+
+    def distance(x: int, y: int) -> float:
+        if not ordinal:
+            return float(x != y)
+        low, high = min(x, y), max(x, y)
+        between = sum(low <= value <= high for value in values)
+        return (between - (values.count(low) + values.count(high)) / 2) ** 2
+
+    observed = sum(sum(distance(x, y) for x in unit for y in unit) / (len(unit) - 1) for unit in pairable)
+    expected = sum(distance(x, y) for x in values for y in values) / (len(values) - 1)
+    return 1 - observed / expected
 
 
 @pytest.mark.parametrize("ordinal", [False, True])
-@pytest.mark.parametrize("seed", range(6))
-def test_alpha_is_that_of_krippendorff_with_gaps(seed: int, ordinal: bool) -> None:
+@pytest.mark.parametrize("seed", range(10))
+def test_alpha_is_the_definition_also_with_gaps(seed: int, ordinal: bool) -> None:
     rng = random.Random(seed)
-    table = np.array([[rng.choice([1, 2, 2, 3, 5]) for _ in range(40)] for _ in range(4)], dtype=float)
-    table[0] = np.where([rng.random() < 0.6 for _ in range(40)], table[1], table[0])
-    table[rng.randrange(4), ::3] = np.nan
-    table[:3, 5] = np.nan  # one value alone pairs with none
-    units = [[int(v) for v in column if v == v] for column in table.T]
-    level = "ordinal" if ordinal else "nominal"
-    theirs = krippendorff.alpha(table, level_of_measurement=level, value_domain=[1, 2, 3, 4, 5])
-    assert agreement.alpha(units, (1, 2, 3, 4, 5), ordinal) == pytest.approx(theirs)
+    units = [[rng.choice([1, 2, 2, 3, 5]) for _ in range(rng.randint(1, 4))] for _ in range(40)]
+    units = [[unit[0]] * len(unit) if rng.random() < 0.4 else unit for unit in units]
+    expected = alpha_by_hand(units, ordinal)
+    assert agreement.alpha(units, SCALE, ordinal) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("quadratic", [False, True])
+def test_an_interval_is_the_percentiles_of_kappa_over_draws_of_clusters(quadratic: bool) -> None:
+    rng = random.Random(8)
+    a = [rng.choice(SCALE) for _ in range(200)]
+    b = [x if rng.random() < 0.6 else rng.choice(SCALE) for x in a]
+    clusters = [f"i{k // 8:02}" for k in range(200)]
+    row = agreement.compared(a, b, SCALE, clusters, 4, quadratic)
+    draws = np.random.default_rng(4)
+    kappas = []
+    for _ in range(agreement.DRAWS):
+        rows = [8 * cluster + k for cluster in draws.integers(25, size=25) for k in range(8)]
+        table = confusion([a[i] for i in rows], [b[i] for i in rows])
+        weights = np.subtract.outer(np.arange(5), np.arange(5)) ** 2 if quadratic else 1 - np.eye(5)
+        chance = np.outer(table.sum(1), table.sum(0)) / table.sum()
+        kappas.append(1 - (weights * table).sum() / (weights * chance).sum())
+    assert [row["low"], row["high"]] == pytest.approx(np.percentile(kappas, [2.5, 97.5]), abs=1e-12)
+
+
+def test_a_label_that_is_not_on_the_list_is_an_error() -> None:
+    with pytest.raises(KeyError):
+        agreement.kappa(["tie", "third"], ["tie", "tie"], CALLS)
+    with pytest.raises(KeyError):
+        agreement.alpha([["tie", "third"]], CALLS)
 
 
 def test_where_nothing_varies_there_is_no_figure() -> None:

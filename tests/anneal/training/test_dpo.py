@@ -62,7 +62,7 @@ def made(settings: dpo.Dpo, dropout: float = 0.3) -> Any:
     files.write("pairs.jsonl", [pair(number) for number in range(12)])
     tokenizer = loading.tokenizer()
     pairs = preference_pairs.encode("pairs.jsonl", tokenizer, 512)
-    policy = loop.learner(Path("models/base"), Path("models/adapter"), "float32", "none", pairs.longest())
+    policy = loop.trainable_policy(Path("models/base"), Path("models/adapter"), "float32", "none", pairs.longest())
     shared = loop.arguments("float32", False, 3, Path("out"))
     trainer = dpo.trainer(
         settings,
@@ -101,12 +101,12 @@ def test_a_pair_is_encoded_as_training_encodes_each_side(ready: Any) -> None:
 def test_the_batches_hold_what_was_encoded(ready: Any) -> None:
     trainer, pairs, tokenizer = ready
     stops = chat_template.stop_ids(tokenizer)
-    dpo.prove(trainer, pairs, stops)
+    dpo.check_batches(trainer, pairs, stops)
     with pytest.raises(UserError, match=r"p0: chosen does not end in a stop of the chat template"):
-        dpo.prove(trainer, pairs, [9])
+        dpo.check_batches(trainer, pairs, [9])
     trainer.data_collator.max_length = 12
     with pytest.raises(UserError, match=r"does not reach the model as it was encoded; pin trl"):
-        dpo.prove(trainer, pairs, stops)
+        dpo.check_batches(trainer, pairs, stops)
     trainer.data_collator.max_length = None
 
 
@@ -249,4 +249,4 @@ def test_likelihoods_are_sums_over_the_answer_and_its_stop(ready: Any) -> None:
 def test_an_adaptive_adapter_is_refused(toy: Path) -> None:
     files.write_json("models/adapter/adapter_config.json", {"peft_type": "ADALORA"})
     with pytest.raises(UserError, match=r"train.lora.adaptive: such an adapter learns no preferences; set false"):
-        loop.learner(Path("models/base"), Path("models/adapter"), "float32", "none", 9)
+        loop.trainable_policy(Path("models/base"), Path("models/adapter"), "float32", "none", 9)

@@ -56,10 +56,10 @@ def test_what_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_run_in_which_nothing_moved_is_refused() -> None:
-    grpo.learnt([{"frac_reward_zero_std": 1.0}, {"frac_reward_zero_std": 0.5}, {"loss": 0.1}])
-    grpo.learnt([])
+    grpo.refuse_without_signal([{"frac_reward_zero_std": 1.0}, {"frac_reward_zero_std": 0.5}, {"loss": 0.1}])
+    grpo.refuse_without_signal([])
     with pytest.raises(UserError, match="in all of 2 logged steps every sample of a prompt had one reward"):
-        grpo.learnt([{"frac_reward_zero_std": 1.0}] * 2)
+        grpo.refuse_without_signal([{"frac_reward_zero_std": 1.0}] * 2)
 
 
 def test_a_step_holds_whole_groups_and_an_epoch_every_prompt_once() -> None:
@@ -123,7 +123,7 @@ def test_a_reward_sees_the_record_the_text_and_whether_it_ended(context: tuple[A
         tokenizer("fox", add_special_tokens=False)["input_ids"],
         tokenizer("dog", add_special_tokens=False)["input_ids"],
     ]
-    reward = grpo.rewarding(records, tokenizer, score)
+    reward = grpo.reward_function(records, tokenizer, score)
     found = reward(
         completion_ids=[[*ids[0], stop], ids[1], ids[0]], id=["r2", "r1", "r1"], log_metric=logged.__setitem__, extra=1
     )
@@ -135,14 +135,16 @@ def test_a_reward_sees_the_record_the_text_and_whether_it_ended(context: tuple[A
 def test_prompts_of_vllm_must_be_ours(context: tuple[Any, Any]) -> None:
     _, tokenizer = context
     records = [{"id": "r1", "prompt": PROMPTS[0]}]
-    grpo.prove(tokenizer, records)
+    grpo.check_prompt_ids(tokenizer, records)
     with pytest.raises(UserError, match=r"r2: align.grpo.use_vllm would start from other tokens; set false"):
-        grpo.prove(tokenizer, [*records, {"id": "r2", "prompt": [{"role": "user", "content": "<|im_end|> x"}]}])
+        grpo.check_prompt_ids(
+            tokenizer, [*records, {"id": "r2", "prompt": [{"role": "user", "content": "<|im_end|> x"}]}]
+        )
 
 
 def test_only_the_temperature_bends_what_is_drawn() -> None:
     """A log-probability is taken at the temperature, and of every token: a cut vocabulary would make it another."""
-    settings = generate.Decode.model_validate({**grpo.PLAIN, "temperature": 0.7, "max_new_tokens": 5})
+    settings = generate.plain(0.7, 5)
     assert (settings.top_k, settings.top_p, settings.repetition_penalty, settings.num_beams) == (0, 1.0, 1.0, 1)
     assert settings.do_sample
 
@@ -156,7 +158,7 @@ def test_columns_and_ends_of_a_log() -> None:
     columns = grpo.columns(history)
     assert list(columns.values())[-2:] == ["length", "stop"]
     assert len(set(columns.values())) == len(columns), "two columns of one name"
-    assert grpo.ends(history) == {
+    assert grpo.first_and_last(history) == {
         "first": {"reward": 0.5, "stop": 1.0, "length": 0.2, "tokens": 9.0},
         "last": {"reward": 0.75, "stop": 1.0, "length": 0.4, "tokens": 8.0},
     }

@@ -33,12 +33,12 @@ def test_cards_are_accelerates_and_processors_torchruns() -> None:
 
 def test_one_process_does_the_work_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANNEAL_DEVICE", "cpu")
-    assert launch.inside() == 0
-    assert not launch.spread(test_one_process_does_the_work_itself, 1)
+    assert launch.world_size() == 0
+    assert not launch.distribute(test_one_process_does_the_work_itself, 1)
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert launch.inside() == 2
-    assert not launch.spread(test_one_process_does_the_work_itself, 2), "a process of a launcher would launch again"
+    assert launch.world_size() == 2
+    assert not launch.distribute(test_one_process_does_the_work_itself, 2), "a process of a launcher would launch again"
 
 
 def project(folder: Path) -> Path:
@@ -84,8 +84,8 @@ from anneal.stage import run
 
 
 def main(processes: int) -> None:
-    if not launch.spread(main, processes):
-        raise UserError(f"this is one of {launch.inside()}")
+    if not launch.distribute(main, processes):
+        raise UserError(f"this is one of {launch.world_size()}")
 
 
 if __name__ == "__main__":
