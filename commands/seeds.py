@@ -16,74 +16,77 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from typing import Any
 
 from anneal import files, params
 from anneal.errors import UserError
 from anneal.history import dvc_lock, revision, seed_noise
-from anneal.history.seed_noise import METRIC, Rows
+from anneal.history.seed_noise import METRIC, RunRows
+from anneal.records import Metrics
 
-CHANGED = 1  # exit code of a quiet `dvc status`; any other but 0 is an error
+CHANGED = 1  # exit code of `dvc status --quiet` where something changed; any other but 0 is an error
+INTERRUPTED = 130  # exit code of a command that Ctrl-C ended, by the convention of shells: 128 + SIGINT
 
 
-def dvc(*words: str) -> int:
-    """Run DVC with this Python, what it says on the terminal."""
-    child = subprocess.Popen([sys.executable, "-m", "dvc", *words])
+def dvc(*arguments: str) -> int:
+    """Run DVC with this Python, its output on the terminal; the exit code."""
+    process = subprocess.Popen([sys.executable, "-m", "dvc", *arguments])
     while True:
         try:
-            return child.wait()
-        except KeyboardInterrupt:  # DVC and its stage hear it too, and tidy up
+            return process.wait()
+        except KeyboardInterrupt:  # the terminal sends Ctrl-C to DVC and its stage too; wait until they have ended
             continue
 
 
-def extra(seed: int, lock: str) -> tuple[str, Rows]:
-    """Revision and rows of the run with another training seed; it is run where no experiment holds it."""
-    of = seed_noise.of(lock)
-    name = f"seeds-{of[:8]}-{seed}"
+def run_seed(seed: int, lock: str) -> tuple[str, RunRows]:
+    """Commit and rows of the run with another training seed. Runs it unless an experiment of its name exists.
+
+    UserError where the run fails, or where the experiment has other inputs than the working tree.
+    """
+    inputs = seed_noise.inputs_hash(lock)
+    name = f"seeds-{inputs[:8]}-{seed}"
     if name in revision.experiments():
         print(f"seeds: {name} was run before", flush=True)
     else:
         print(f"seeds: {name} runs", flush=True)
-        targets = seed_noise.targets(dvc_lock.parse(lock))
-        if dvc(
-            "exp",
-            "run",
-            "--temp",
-            "--name",
-            name,
-            "--set-param",
-            f"train.seed={seed}",
-            "--set-param",
-            "align.method=none",
-            *targets,
-        ):
-            raise UserError(
-                f"{name}: did not finish, see above; files that are new have to be known to git (git add); "
-                "run again to go on"
-            )
-    found = revision.Old(name)
-    made = found.text(str(dvc_lock.LOCK))
-    if seed_noise.of(made) != of or seed_noise.seed(dvc_lock.parse(made)) != seed:
-        raise UserError(f"{name}: made of other inputs than those here; `dvc exp remove {name}` and run again")
-    return found.revision, seed_noise.at(found)
+        run_experiment(name, seed, seed_noise.targets(dvc_lock.parse(lock)))
+    experiment = revision.Revision(name)
+    experiment_lock = experiment.text(str(dvc_lock.LOCK))
+    experiment_seed = seed_noise.training_seed(dvc_lock.parse(experiment_lock))
+    if seed_noise.inputs_hash(experiment_lock) != inputs or experiment_seed != seed:
+        raise UserError(f"{name}: has other inputs than the working tree; `dvc exp remove {name}` and run again")
+    return experiment.commit, seed_noise.revision_rows(experiment)
 
 
-def measure(n: int) -> dict[str, Any]:
-    """The band of `n` runs. UserError where the working tree holds other results than its params and code give."""
-    lock, values = dvc_lock.text(), params.load()
+def run_experiment(name: str, seed: int, targets: list[str]) -> None:
+    """Run `targets` as a DVC experiment in a temporary folder. UserError where it does not finish."""
+    # A band is of the tuned model: without preference learning no aligned model is trained for it.
+    overrides = (f"train.seed={seed}", "align.method=none")
+    arguments = [word for override in overrides for word in ("--set-param", override)]
+    if dvc("exp", "run", "--temp", "--name", name, *arguments, *targets):
+        raise UserError(
+            f"{name}: did not finish, see above; DVC copies only files that git tracks, so `git add` new ones; "
+            "run again to go on"
+        )
+
+
+def measure(n: int) -> Metrics:
+    """The metrics file of the band over `n` runs. UserError where the results here are not up to date."""
+    lock = dvc_lock.text()
+    values = params.load()
     entries = dvc_lock.parse(lock)
     targets = seed_noise.targets(entries)
-    changed = dvc("status", "--quiet", "--with-deps", *targets)
-    if changed == CHANGED:
+    status = dvc("status", "--quiet", "--with-deps", *targets)
+    if status == CHANGED:
         raise UserError("the results here are not those of params.yaml and the code as they are; `dvc repro` first")
-    if changed:
+    if status:
         raise UserError("`dvc status` failed, see above")
-    own = seed_noise.seed(entries)
-    runs, rows = {str(own): ""}, {own: seed_noise.here()}
-    for seed in range(own + 1, own + n):
-        runs[str(seed)], rows[seed] = extra(seed, lock)
-    found = seed_noise.numbers(rows, values.get("compare", {}).get("shares", []))
-    return {**found, "of": seed_noise.of(lock), "runs": runs}
+    first = seed_noise.training_seed(entries)
+    commits = {str(first): ""}  # "" stands for the working tree
+    rows = {first: seed_noise.working_tree_rows()}
+    for seed in range(first + 1, first + n):
+        commits[str(seed)], rows[seed] = run_seed(seed, lock)
+    shares = values.get("compare", {}).get("shares", [])
+    return {**seed_noise.bands(rows, shares), "of": seed_noise.inputs_hash(lock), "runs": commits}
 
 
 def main() -> int:
@@ -93,15 +96,15 @@ def main() -> int:
     try:
         if args.n < 2:
             raise UserError(f"--n: at least 2, got {args.n}; one run shows no noise")
-        found = measure(args.n)
-        files.write_json(METRIC, found)
+        metrics = measure(args.n)
+        files.write_json(METRIC, metrics)
     except UserError as err:
         print(f"seeds: {err}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("seeds: stopped; finished runs are kept, run again to go on", file=sys.stderr)
-        return 130
-    print("\n".join([*seed_noise.lines(found), str(METRIC)]))
+        return INTERRUPTED
+    print("\n".join([*seed_noise.summary_lines(metrics), str(METRIC)]))
     return 0
 
 

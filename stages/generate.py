@@ -123,7 +123,7 @@ def from_records(material: Material) -> Made:
         told = {"text": tables.words(text)}
         if fields.rejected:
             told["rejected"] = tables.words(row.need(fields.rejected, "generate.fields.rejected"))
-        if (asked := tables.asked(row, fields.turns) if fields.turns else {}) is None:
+        if (asked := tables.conversation_facts(row, fields.turns) if fields.turns else {}) is None:
             continue  # without its history a question is another one, and a prompt has no place for it
         name = tables.name(row, fields.id, places)
         known = blank | {column: value for column, value in row.values.items() if value is not None}
@@ -155,7 +155,7 @@ def from_markdown(material: Material) -> Made:
     answers = (
         client.ask(calls, material.teacher, "teacher", style_teacher.respond(bank), material=bank) if calls else []
     )
-    return essays.given(rows, answers), answers, found
+    return essays.fill_given(rows, answers), answers, found
 
 
 SOURCES = {"teacher": from_teacher, "records": from_records, "markdown": from_markdown}

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from anneal import files, fingerprint
 from anneal.dataset import chat_template
-from anneal.dataset.encoding import Rows, encode, positions, prove
+from anneal.dataset.encoding import Rows, check_packing, encode, positions
 from anneal.errors import UserError
 from anneal.files import root, work
 from anneal.models import loading
@@ -155,7 +155,7 @@ def learn(train: Train, seed: int, tokenizer: Any, learnt: Rows, held: Rows, fol
         )
     except ValueError as err:  # target modules that do not exist, several cards without a launcher
         raise UserError(f"params.yaml: train: {err}") from None
-    prove(trainer, learnt, chat_template.stop_ids(tokenizer))
+    check_packing(trainer, learnt, chat_template.stop_ids(tokenizer))
     loop.fit(trainer, folder, "train", "halve it and double train.accumulation")
     return trainer
 

@@ -1,4 +1,4 @@
-"""A density fitted: a Gaussian mixture chosen by BIC, and each record scored by one that has not seen it."""
+"""Fits the density: a Gaussian mixture chosen by BIC, with cross-fitted scores of the records."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ from anneal.records import Record
 
 @dataclass(frozen=True)
 class Fit:
+    """A fitted density, with the scores of its own records by the models of their folds."""
+
     model: Model
-    scores: Floats  # out-of-fold log-probabilities of the records; -inf where a number is missing
+    scores: Floats  # out-of-fold log-probabilities of the records; -inf where a feature is missing
     candidates: list[dict[str, Any]]  # components, shape, parameters, bic, converged; least bic first
-    parts: list[Model]  # by fold, each fitted on all other folds
+    parts: list[Model]  # by fold; each is fitted on all other folds
 
     def inside(self, records: Sequence[Mapping[str, Any]]) -> list[bool]:
         """Whether each text {id, type, text} lies in the distribution, by the part that has not seen the record of its
@@ -35,9 +37,10 @@ class Fit:
 
 
 def _units(records: Sequence[Record], density: Density) -> Units:
-    found, kinds = values(records, density.features, density.log), np.array([r["type"] for r in records])
+    columns = values(records, density.features, density.log)
+    kinds = np.array([r["type"] for r in records])
     centres: dict[str, dict[str, float]] = {}
-    for name, column in zip(density.features, found.T, strict=True):
+    for name, column in zip(density.features, columns.T, strict=True):
         known = ~np.isnan(column)
         if not known.any():
             names = ", ".join(FEATURES)
@@ -46,8 +49,8 @@ def _units(records: Sequence[Record], density: Density) -> Units:
             centres[name] = {str(k): float(np.median(column[known & (kinds == k)])) for k in np.unique(kinds[known])}
             centres[name][""] = float(np.median(column[known]))
             column -= [centres[name].get(str(kind), centres[name][""]) for kind in kinds]
-    scale = np.nanstd(found, axis=0)
-    # A constant feature tells nothing, and its variance of zero would add nats of density to every record.
+    scale = np.nanstd(columns, axis=0)
+    # A constant feature carries no information, and its variance of zero would add nats of density to every record.
     keep = np.flatnonzero(scale > 1e-9).tolist()
     if not keep:
         raise UserError(f"params.yaml: filter.density.features: none varies over {len(records)} records; name another")
@@ -56,7 +59,7 @@ def _units(records: Sequence[Record], density: Density) -> Units:
         features=features,
         log=[name for name in features if name in density.log],
         centres={name: centres[name] for name in features if name in centres},
-        mean=np.nanmean(found[:, keep], axis=0).tolist(),
+        mean=np.nanmean(columns[:, keep], axis=0).tolist(),
         scale=scale[keep].tolist(),
     )
 
@@ -82,23 +85,23 @@ def _mixture(points: Floats, components: int, shape: Shape, reg_covar: float, se
 
 
 def _candidates(points: Floats, density: Density, seed: int) -> list[dict[str, Any]]:
-    """Mixtures that the rows can pay for, by BIC; one diagonal Gaussian is always among them."""
+    """Mixtures with enough rows per parameter, by BIC; one diagonal Gaussian is always among them."""
     rows, width = points.shape
-    found = []
+    candidates = []
     for k in range(1, density.components + 1):
         shapes: dict[Shape, int] = {"diag": width, "full": width * (width + 1) // 2}
         for shape, size in shapes.items():
             parameters = k - 1 + k * (width + size)
-            # Too many parameters describe their own rows alone: 4 full covariances on 60 rows pass 37 % at their p5.
+            # Too many parameters overfit: 4 full covariances on 60 rows pass 37 % at their p5.
             if (k, shape) == (1, "diag") or rows >= density.rows_per_parameter * parameters:
                 fit = _mixture(points, k, shape, density.reg_covar, seed)
                 row = {"components": k, "shape": shape, "parameters": parameters}
-                found.append({**row, "bic": float(fit.bic(points)), "converged": bool(fit.converged_)})
-    return sorted(found, key=lambda row: (not row["converged"], row["bic"]))
+                candidates.append({**row, "bic": float(fit.bic(points)), "converged": bool(fit.converged_)})
+    return sorted(candidates, key=lambda row: (not row["converged"], row["bic"]))
 
 
 def _fold(record: Mapping[str, Any], folds: int) -> int:
-    """By hash of the id: a new record moves no other one to another fold."""
+    """Fold number from a hash of the id, so that a new record changes the fold of no other record."""
     return int.from_bytes(hashlib.blake2b(record["id"].encode(), digest_size=8).digest(), "big") % folds
 
 
@@ -110,10 +113,10 @@ def fit(records: Sequence[Record], density: Density, seed: int) -> Fit:
     """
     units = _units(records, density)
     points = units.points(records)
-    whole = ~np.isnan(points).any(axis=1)
-    if whole.sum() < 2 * density.folds:
-        raise UserError(f"filter.density: {whole.sum()} records for {density.folds} folds; give it more records")
-    candidates = _candidates(points[whole], density, seed)
+    complete = ~np.isnan(points).any(axis=1)
+    if complete.sum() < 2 * density.folds:
+        raise UserError(f"filter.density: {complete.sum()} records for {density.folds} folds; give it more records")
+    candidates = _candidates(points[complete], density, seed)
     digest = hashlib.blake2b(digest_size=16)
     for record in sorted(records, key=lambda r: str(r["id"])):
         digest.update(f"{record['id']}\0{record['text']}\0".encode())
@@ -121,7 +124,7 @@ def fit(records: Sequence[Record], density: Density, seed: int) -> Fit:
     fixed = {"units": units, "shape": shape, "percentile": density.percentile, "fit_on": digest.hexdigest()}
 
     def learn(rows: npt.NDArray[np.bool_], threshold: float) -> Model:
-        best = _mixture(points[rows & whole], size, shape, density.reg_covar, seed)
+        best = _mixture(points[rows & complete], size, shape, density.reg_covar, seed)
         chosen = [record for record, taken in zip(records, rows, strict=True) if taken]
         tables = {path: _table([str(field(record, path)) for record in chosen]) for path in density.categorical}
         matrices = [np.diag(c).tolist() if shape == "diag" else c.tolist() for c in best.covariances_]
@@ -134,5 +137,5 @@ def fit(records: Sequence[Record], density: Density, seed: int) -> Fit:
     for fold, part in enumerate(parts):
         held = np.flatnonzero(folds == fold).tolist()
         scores[held] = log_prob(part, [records[row] for row in held])
-    threshold = float(np.percentile(scores[whole], density.percentile))
+    threshold = float(np.percentile(scores[complete], density.percentile))
     return Fit(learn(np.ones(len(records), dtype=bool), threshold), scores, candidates, parts)

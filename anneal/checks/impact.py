@@ -1,4 +1,4 @@
-"""The impact of a filter on the records: by type, feature and name, and what other percentiles would keep."""
+"""Impact of the filter on the records: by type, feature and name, and retention at other percentiles."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from anneal.records import Metrics, Record, Row
 
 CURVE = (1, 2, 5, 10, 25)  # percentiles reported beside the chosen one
 _BINS = 30  # of the histogram
-_SHOWN = 10  # texts on either side of the cut
+_SHOWN = 10  # texts reported on either side of the threshold
 _QUANTILES = {"p5": 5, "p50": 50, "p95": 95}
 
 
 def by_type(records: Sequence[Record], kept: Sequence[Record]) -> dict[str, Metrics]:
-    """Per type: how many stay and how long they are. Flagged is a type that loses over twice the average share."""
+    """Per type: retention, and mean length in characters. Flags a type that loses over twice the average share."""
     average = 1 - len(kept) / len(records)
     impact: dict[str, Metrics] = {}
     for kind in sorted({r["type"] for r in records}):
@@ -33,22 +33,22 @@ def by_type(records: Sequence[Record], kept: Sequence[Record]) -> dict[str, Metr
 
 
 def _distance(before: npt.NDArray[np.float64], after: npt.NDArray[np.float64]) -> float:
-    """Kolmogorov-Smirnov D: the most by which the shares of values up to some point differ."""
+    """Two-sample Kolmogorov-Smirnov statistic D: maximum difference of the empirical distribution functions, 0 to 1."""
     points = np.unique(np.concatenate([before, after]))
     shares = [np.searchsorted(np.sort(part), points, side="right") / len(part) for part in (before, after)]
     return float(np.abs(shares[0] - shares[1]).max())
 
 
 def by_feature(records: Sequence[Record], kept: Sequence[Record], density: Density) -> dict[str, Metrics]:
-    """Each feature before and after, in the units of the density: a filter that moves a mean changes what is taught.
+    """Each feature before and after the filter, in the units of the density: a moved mean changes what a model learns.
 
-    `ks` is the distance of both distributions, which sees a cut tail where mean and deviation stay.
+    `ks` is the distance of the two distributions; it reveals a cut tail even where mean and deviation stay the same.
     """
     impact: dict[str, Metrics] = {name: {} for name in density.features}
     columns = [features.values(rows, density.features, density.log).T for rows in (records, kept)]
     for name, *both in zip(density.features, *columns, strict=True):
         before, after = (column[~np.isnan(column)] for column in both)
-        if not len(after):  # a feature too rare to be modelled, and what had it went for another reason
+        if not len(after):  # a rare feature: all records with it were rejected by other rules
             continue
         for suffix, numbers in (("", before), ("_kept", after)):
             impact[name] |= {f"mean{suffix}": float(np.mean(numbers)), f"sd{suffix}": float(np.std(numbers))}
@@ -84,7 +84,7 @@ def by_name(records: Sequence[Record], kept: Sequence[Record], paths: Sequence[s
 
 
 def likelihood(fit: Fit, scored: Sequence[Record], kept: Sequence[Record], dropped: Sequence[Row]) -> Metrics:
-    """How the density was chosen, what other percentiles would keep of `scored`, and what lies at the cut."""
+    """Model selection of the density, retention of `scored` at other percentiles, and the texts at the threshold."""
     types = [r["type"] for r in scored]
     curve = {}
     for percentile in CURVE:
@@ -113,10 +113,10 @@ def _unlikely(dropped: Sequence[Row]) -> list[Row]:
 
 
 def histogram(kept: Sequence[Record], dropped: Sequence[Row]) -> str:
-    """Counts of log-probabilities as TSV; what lies further out than the bins is counted in the first of them."""
+    """Histogram of log-probabilities (nats) as TSV; values below the first bin are counted in it."""
     scores, out = [r["log_prob"] for r in kept], [r["value"] for r in _unlikely(dropped)]
     low, high = min(scores), max(scores)
-    # One broken text far out would press all others into one bin.
+    # A single outlier would squeeze all other texts into one bin.
     edges = np.linspace(max(min(scores + out), low - (high - low)), high, _BINS + 1)
     counts = [np.histogram(np.clip(part, edges[0], edges[-1]), edges)[0].tolist() for part in (scores, out)]
     rows = [f"{edge:.4f}\t{a}\t{b}" for edge, a, b in zip(edges[:-1].tolist(), *counts, strict=True)]

@@ -1,7 +1,7 @@
-"""A text that holds JSON with boxes on a page: read strictly, found inside prose, mended, measured.
+"""JSON layouts, boxes on a page: strict parsing, extraction from prose, repair, schema and geometry checks.
 
-Only what is JSON from its first character to its last counts as valid. An object found inside other words, or one that
-was mended, is told apart, so that a repair never makes a model look better than it is.
+A text is valid only if all of it is JSON, from its first character to its last. Extracted and repaired values are
+counted apart, so that a repair never raises the measured quality of a model.
 """
 
 from __future__ import annotations
@@ -22,41 +22,41 @@ Element = dict[str, Any]
 How = Literal["strict", "extracted", "repaired", "none"]
 
 SIDES = ("x", "y", "w", "h")
-OVERLAP = 0.1  # share of the smaller box from which two boxes cover each other; touching edges and rounding stay below
-_ROUNDING = 1e-9  # 0.7 + 0.3 may be a last bit over 1
-_SHOWN = 120  # characters of a message: a schema error quotes the whole value
-_DEEPEST = 50  # lists and objects inside each other; repr and json.dumps of a value recurse as deep as it goes
-_FAR = 1e6  # a coordinate beyond this is no place: the sum of a huge int and a float does not even exist
+OVERLAP = 0.1  # two boxes overlap above this share of the smaller one; touching edges and rounding stay below
+_ROUNDING = 1e-9  # tolerance of page edges: a sum such as 0.7 + 0.3 may exceed 1 by its last bit
+_SHOWN = 120  # characters shown of a message: a schema error quotes the whole value
+_DEEPEST = 50  # levels of nesting; repr and json.dumps recurse once per level
+_FAR = 1e6  # larger coordinates are invalid: adding a huge int to a float raises OverflowError
 
 
 class Read(NamedTuple):
-    """What was read of a text, and how; `value` is None where `how` is none."""
+    """A value parsed from a text, and the way it was parsed; `value` is None where `how` is "none"."""
 
     value: Json | None
     how: How
 
 
-def _no_constant(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    # Which of two values holds differs from parser to parser.
-    if len(found) < len(pairs):
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    # Parsers differ in which value of a repeated key they keep.
+    if len(members) < len(pairs):
         raise ValueError("a key stands there twice")
-    return found
+    return members
 
 
-_DECODER = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_once)
+_DECODER = json.JSONDecoder(parse_constant=_reject_constant, object_pairs_hook=_unique_keys)
 
 
-def _inner(value: Any) -> list[Any]:
+def _children(value: Any) -> list[Any]:
     return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
 
 
 def parse(text: str) -> Json:
-    """The object or list that the whole text is. ValueError for anything else: NaN, a key that stands twice, a word."""
+    """Parse the whole text as a JSON object or list. Raises ValueError for anything else, NaN or a repeated key."""
     try:
         value = _DECODER.decode(text)
     except RecursionError:
@@ -64,14 +64,14 @@ def parse(text: str) -> Json:
     if not isinstance(value, dict | list):
         raise ValueError("neither an object nor a list")
     level, depth = [value], 0
-    while level := [part for outer in level for part in _inner(outer)]:
+    while level := [part for outer in level for part in _children(outer)]:
         if (depth := depth + 1) > _DEEPEST:
             raise ValueError("nested too deep")
     return value
 
 
 def strict(text: str) -> Json | None:
-    """The same, or None."""
+    """Parse the whole text as a JSON object or list; None where it is neither."""
     try:
         return parse(text)
     except ValueError:
@@ -79,51 +79,55 @@ def strict(text: str) -> Json | None:
 
 
 def extract(text: str) -> str | None:
-    """The first balanced object of a text that is JSON, as it stands there; None where there is none.
+    """Return the source of the first JSON object in a text; None where there is none.
 
-    A brace inside a string closes nothing, and prose in braces, as in `{name}`, is passed over.
+    Braces inside strings are ignored, and prose in braces, as in `{name}`, is skipped.
     """
     start = text.find("{")
     while start >= 0:
         try:
-            found = text[start : _DECODER.raw_decode(text, start)[1]]
-            parse(found)
-            return found
+            source = text[start : _DECODER.raw_decode(text, start)[1]]
+            parse(source)
+            return source
         except (ValueError, RecursionError):
             start = text.find("{", start + 1)
     return None
 
 
 def repair(text: str) -> Json | None:
-    """What json-repair makes of the text from its first brace on; None where that holds nothing."""
+    """Repair the text from its first brace on with json-repair; None where the result is empty or no JSON."""
     import json_repair
 
     start = text.find("{")
     if start < 0:
         return None
     try:
-        # What it returns may hold NaN, which is no JSON either.
+        # The repaired value may hold NaN, which strict parsing rejects.
         return strict(json.dumps(json_repair.loads(text[start:]), ensure_ascii=False)) or None
-    except Exception:  # on random pieces of JSON it trips over its own assertions, too
+    except Exception:  # json-repair also raises AssertionError on random pieces of JSON
         return None
 
 
 def read(text: str) -> Read:
-    """The JSON of a text by the first way that works: as it is, found inside other words, mended."""
+    """Read the JSON of a text by the first way that succeeds: strict, extracted, repaired.
+
+    An extracted object counts before a repair only where it starts at the first brace of the text.
+    """
     if (value := strict(text)) is not None:
         return Read(value, "strict")
-    # Of a broken text the first whole object is often an inner one; mending may bring back the one around it.
-    if (found := extract(text)) is not None and text.startswith(found, text.find("{")):
-        return Read(parse(found), "extracted")
+    # The first complete object of a broken text is often an inner one; a repair may recover the object around it.
+    source = extract(text)
+    if source is not None and text.startswith(source, text.find("{")):
+        return Read(parse(source), "extracted")
     if (value := repair(text)) is not None:
         return Read(value, "repaired")
-    return Read(parse(found), "extracted") if found is not None else Read(None, "none")
+    return Read(parse(source), "extracted") if source is not None else Read(None, "none")
 
 
 def count(texts: Sequence[str]) -> dict[str, int]:
-    """How many texts were read in which way; they add up to the number of texts."""
-    found = Counter(read(text).how for text in texts)
-    return {how: found[how] for how in ("strict", "extracted", "repaired", "none")}
+    """Count the texts by the way they were read; the counts add up to the number of texts."""
+    counts = Counter(read(text).how for text in texts)
+    return {how: counts[how] for how in ("strict", "extracted", "repaired", "none")}
 
 
 @lru_cache(maxsize=4)
@@ -140,7 +144,10 @@ def _validator(schema: str) -> Any:
 
 
 def schema_errors(text: str, schema: dict[str, Any]) -> list[str]:
-    """Where a text breaks a JSON Schema (draft 2020-12), `place: message` in the order of places; [] if nowhere."""
+    """Violations of a JSON Schema (draft 2020-12), as `path: message`, sorted; [] where the text conforms.
+
+    Raises UserError for an invalid schema.
+    """
     value = strict(text)
     if value is None:
         return ["not JSON"]
@@ -148,26 +155,29 @@ def schema_errors(text: str, schema: dict[str, Any]) -> list[str]:
     return sorted(f"{error.json_path}: {error.message[:_SHOWN]}" for error in errors)
 
 
-def _boxed(value: Any) -> bool:
+def _is_box(value: Any) -> bool:
     numbers = [value.get(side) for side in SIDES] if isinstance(value, dict) else [None]
     return all(isinstance(n, int | float) and not isinstance(n, bool) and abs(n) < _FAR for n in numbers)
 
 
 def elements(value: Any) -> list[Element]:
-    """The first list, under any key and at any depth, whose items all have the numbers x, y, w and h; [] without."""
-    if isinstance(value, list) and value and all(map(_boxed, value)):
+    """Find the first list, at any key and depth, whose items all have the numbers x, y, w and h; [] without one."""
+    if isinstance(value, list) and value and all(map(_is_box, value)):
         return list(value)
-    return next((found for part in _inner(value) if (found := elements(part))), [])
+    for child in _children(value):
+        if boxes := elements(child):
+            return boxes
+    return []
 
 
 def covered(one: Element, other: Element) -> float:
-    """Share of the smaller box that both cover; 0 for a box without area."""
-    across = [
+    """Area of the intersection as a share of the smaller box, 0 to 1; 0 for a box without area."""
+    extents = [  # of the intersection, in x and y; negative where the boxes are apart
         min(one[at] + one[size], other[at] + other[size]) - max(one[at], other[at])
         for at, size in (("x", "w"), ("y", "h"))
     ]
     smaller = min(one["w"] * one["h"], other["w"] * other["h"])
-    return float(max(0.0, across[0]) * max(0.0, across[1]) / smaller) if smaller > 0 else 0.0
+    return float(max(0.0, extents[0]) * max(0.0, extents[1]) / smaller) if smaller > 0 else 0.0
 
 
 def _outside(box: Element) -> bool:
@@ -176,10 +186,10 @@ def _outside(box: Element) -> bool:
 
 
 def semantic(text: str, record: Record) -> list[str]:
-    """What a schema cannot say: boxes within the page, clear of each other, their words taken from the record's facts.
+    """Hits that no schema expresses: boxes outside the page, overlapping boxes, texts that are not in the facts.
 
-    The page is 1 wide and 1 high. An element's `text` must stand, letter for letter, in one of the strings of the
-    facts; which fact that is does not matter. Taste, contrast and reading order are out of its sight.
+    The page is 1 wide and 1 high. The `text` of an element must be a substring of one of the strings of the facts, of
+    whichever fact. Style, contrast and reading order are not checked.
     """
     value = strict(text)
     if value is None:
@@ -193,7 +203,7 @@ def semantic(text: str, record: Record) -> list[str]:
             hits.append(f"elements {i} and {j}: {share:.0%} of the smaller one covered")
     sources = strings(record["facts"])
     for place, box in enumerate(boxes):
-        words = box.get("text")
-        if isinstance(words, str) and not any(words in source for source in sources):
-            hits.append(f"element {place}: {words[:_SHOWN]!r} is not in the source")
+        element_text = box.get("text")
+        if isinstance(element_text, str) and not any(element_text in source for source in sources):
+            hits.append(f"element {place}: {element_text[:_SHOWN]!r} is not in the source")
     return hits

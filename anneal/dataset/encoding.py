@@ -1,4 +1,4 @@
-"""The training rows of a file: token ids with exact labels, never truncated, in an order that a resumed run repeats."""
+"""Tokenised training rows with exact label masks, never truncated, in an order that a resumed run repeats."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from anneal.dataset import chat_template
 from anneal.dataset.chat_template import Unmaskable
 from anneal.errors import UserError
 
-_POOL = 50  # batches that are sorted by length together: enough for even batches, too few to lose chance
+_POOL = 50  # batches that are sorted by length together: enough for even batches, few enough to keep the order random
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The encoded rows of a file; `refused` counts the reasons of those that cannot be masked."""
+    """The encoded rows of a file; `refused` counts the reasons of rows whose labels cannot be masked."""
 
     ids: list[list[int]]
     labels: list[list[int]]
@@ -33,13 +33,13 @@ class Rows:
         return Dataset.from_dict({"input_ids": self.ids, "labels": self.labels})
 
     def count(self, tokens: list[int] | None = None) -> int:
-        """Number of learnt tokens, or of those among them that are in `tokens`."""
-        learnt = (label for labels in self.labels for label in labels if label != chat_template.IGNORE)
-        return sum(tokens is None or label in tokens for label in learnt)
+        """Number of labelled tokens, which carry loss, or of those among them that are in `tokens`."""
+        labelled = (label for labels in self.labels for label in labels if label != chat_template.IGNORE)
+        return sum(tokens is None or label in tokens for label in labelled)
 
 
 def positions(folder: Path) -> float:
-    """The longest sequence of a model, in tokens; infinite where its config names no limit."""
+    """Maximum sequence length of a model in tokens, from its config.json; infinite where the config has no limit."""
     config = json.loads((folder / "config.json").read_text("utf-8"))
     return float(config.get("max_position_embeddings") or config.get("n_positions") or math.inf)
 
@@ -107,8 +107,8 @@ class Sampler:
         return iter(order(self.lengths, self.batch, self.seed, self.epoch(), self.grouped))
 
 
-def prove(trainer: Any, rows: Rows, stops: list[int]) -> None:
-    """Check that packing and collation keep every labelled stop; UserError otherwise: a truncated row loses one."""
+def check_packing(trainer: Any, rows: Rows, stops: list[int]) -> None:
+    """Raise UserError unless packing and collation keep every labelled stop token; a truncated row loses its stop."""
     data = trainer.train_dataset
     size = trainer.args.train_batch_size
     n_labelled = 0

@@ -1,4 +1,4 @@
-"""Two versions of a file: the first thing in which they differ, by name and with both values."""
+"""First difference between the stored and the recomputed bytes of a file, by line, row id and key, with both values."""
 
 from __future__ import annotations
 
@@ -8,39 +8,53 @@ from typing import Any
 
 from anneal.history.revision import changes
 
+MAX_VALUE = 60  # characters of a value in a message: both values and the key fit on one line
 
-def shown(value: Any) -> str:
-    """A value in a line."""
+
+def _quote(value: Any) -> str:
+    """A value as JSON, cut to MAX_VALUE characters."""
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= MAX_VALUE else f"{text[: MAX_VALUE - 3]}..."
 
 
-def values(here: Any, again: Any) -> str:
-    """`key: old here, new again` of the first key that differs; "" for equal values."""
-    found = changes(here, again)
-    return "{}: {} here, {} again".format(found[0][0], *map(shown, found[0][1:])) if found else ""
+def first_change(stored: Any, recomputed: Any) -> str:
+    """`key: old stored, new recomputed` for the first key that differs; "" for equal values."""
+    differences = changes(stored, recomputed)
+    if not differences:
+        return ""
+    key, old, new = differences[0]
+    return f"{key}: {_quote(old)} stored, {_quote(new)} recomputed"
 
 
-def files(path: Path) -> dict[str, bytes]:
-    """A file, or all files of a folder, by the rest of their path."""
-    found = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    return {str(p.relative_to(path)): p.read_bytes() for p in found}
+def contents(path: Path) -> dict[str, bytes]:
+    """The bytes of a file, or of all files under a folder, by the path relative to `path`."""
+    paths = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return {str(file.relative_to(path)): file.read_bytes() for file in paths}
 
 
-def difference(path: str, here: bytes, again: bytes) -> str:
-    """The file, the line of one with lines, the id of its row, the key, and both values; "" for the same bytes."""
-    old, new = (text.decode("utf-8", "replace").splitlines() for text in (here, again))
-    if path.endswith(".json"):
-        old, new = ["\n".join(old)], ["\n".join(new)]
-    for number, (a, b) in enumerate(zip(old, new, strict=False), 1):
-        if a != b:
-            place = path if path.endswith(".json") else f"{path}:{number}"
-            try:
-                before, after = json.loads(a), json.loads(b)
-            except ValueError:
-                return f"{place}: {shown(a)} here, {shown(b)} again"
-            name = f"{before['id']}: " if isinstance(before, dict) and "id" in before else ""
-            return f"{place}: {name}{values(before, after) or 'the same values, written in another way'}"
-    if len(old) != len(new):
-        return f"{path}: {len(old)} lines here, {len(new)} again"
-    return "" if here == again else f"{path}: other bytes"
+def difference(path: str, stored: bytes, recomputed: bytes) -> str:
+    """Names the file, the line, the row id, the key and both values of the first difference; "" for equal bytes."""
+    old_lines = stored.decode("utf-8", "replace").splitlines()
+    new_lines = recomputed.decode("utf-8", "replace").splitlines()
+    is_json = path.endswith(".json")
+    if is_json:  # one indented value: a single line of it cannot be parsed
+        old_lines = ["\n".join(old_lines)]
+        new_lines = ["\n".join(new_lines)]
+    for number, (old, new) in enumerate(zip(old_lines, new_lines, strict=False), 1):
+        if old != new:
+            return f"{path if is_json else f'{path}:{number}'}: {_line_difference(old, new)}"
+    if len(old_lines) != len(new_lines):
+        return f"{path}: {len(old_lines)} lines stored, {len(new_lines)} recomputed"
+    # The same lines with other bytes: line breaks, or bytes that are not UTF-8.
+    return "" if stored == recomputed else f"{path}: same lines, different bytes"
+
+
+def _line_difference(old: str, new: str) -> str:
+    """The first key that differs between two lines of JSON, after the row id; both lines where one is not JSON."""
+    try:
+        before = json.loads(old)
+        after = json.loads(new)
+    except ValueError:
+        return f"{_quote(old)} stored, {_quote(new)} recomputed"
+    row_id = f"{before['id']}: " if isinstance(before, dict) and "id" in before else ""
+    return f"{row_id}{first_change(before, after) or 'equal values, formatted differently'}"

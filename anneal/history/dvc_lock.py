@@ -1,6 +1,6 @@
-"""dvc.lock as data: what every stage read, watched and wrote in the run that made the present files.
+"""dvc.lock as data: the command, deps, params and outputs of every stage in the run that wrote the present files.
 
-Its names are final: the items of a foreach are stages of their own, and no `${...}` is left.
+The items of a `foreach` are stages of their own here (`judge@tuned`), and every `${...}` is resolved.
 """
 
 from __future__ import annotations
@@ -18,49 +18,57 @@ LOCK = Path("dvc.lock")
 
 @dataclass(frozen=True)
 class Entry:
-    """One stage; deps and outs are path -> md5, that of a folder ends in `.dir`."""
+    """One stage; deps and outs map path to md5, and the md5 of a folder ends in `.dir`."""
 
     name: str
     cmd: str
     deps: dict[str, str]
-    params: dict[str, Any]
+    params: dict[str, Any]  # of params.yaml, by top-level key
     outs: dict[str, str]
 
     @property
     def stage(self) -> str:
-        """`judge` of `judge@tuned`."""
+        """The name without the item of a foreach: `judge` for `judge@tuned`."""
         return self.name.partition("@")[0]
 
     def reads(self, path: str) -> bool:
-        """Whether a file or folder is one of its deps, lies in one or holds one."""
+        """Whether `path` is a dep of the stage, lies in one, or contains one."""
         return any(f"{dep}/".startswith(f"{path}/") or f"{path}/".startswith(f"{dep}/") for dep in self.deps)
 
 
-@functools.lru_cache(maxsize=8)  # a second of pure Python each, and more than one place of a page asks
+# The pure Python parser takes a second for each text, and several sections of the report ask for the same one.
+@functools.lru_cache(maxsize=8)
 def parse(lock: str, name: str = str(LOCK)) -> dict[str, Entry]:
-    """The stages of a lock in its order. UserError for what is no lock."""
+    """The stages of a lock file by name, in file order. UserError for a text that is not a lock file of DVC.
+
+    `name` stands for the file in the message.
+    """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     try:
-        stages = (YAML(typ="safe", pure=True).load(lock) or {}).get("stages", {})
-        return {
-            key: Entry(
-                key,
-                body["cmd"],
-                {dep["path"]: dep.get("md5", "") for dep in body.get("deps", [])},
-                body.get("params", {}).get("params.yaml", {}),
-                {out["path"]: out.get("md5", "") for out in body.get("outs", [])},
-            )
-            for key, body in stages.items()
-        }
+        document = YAML(typ="safe", pure=True).load(lock) or {}
+        return {stage: _entry(stage, body) for stage, body in document.get("stages", {}).items()}
     except (YAMLError, AttributeError, KeyError, TypeError) as err:
-        first = (str(err) or type(err).__name__).splitlines()[0]
-        raise UserError(f"{name}: not a lock of DVC: {first}; `git checkout {name}` or `dvc repro`") from None
+        cause = (str(err) or type(err).__name__).splitlines()[0]
+        raise UserError(
+            f"{name}: not a lock file of DVC: {cause}; restore it with `git checkout {name}` or run `dvc repro`"
+        ) from None
+
+
+def _entry(name: str, body: dict[str, Any]) -> Entry:
+    """One stage of the parsed lock file. A stage whose output is not cached has no md5 there: "" stands for it."""
+    return Entry(
+        name=name,
+        cmd=body["cmd"],
+        deps={dep["path"]: dep.get("md5", "") for dep in body.get("deps", [])},
+        params=body.get("params", {}).get("params.yaml", {}),
+        outs={out["path"]: out.get("md5", "") for out in body.get("outs", [])},
+    )
 
 
 def text() -> str:
-    """The lock of the working tree. UserError where nothing has run."""
+    """The text of the working tree's dvc.lock. UserError where there is none."""
     try:
         return LOCK.read_text("utf-8")
     except FileNotFoundError:
@@ -68,11 +76,19 @@ def text() -> str:
 
 
 def md5(path: Path) -> str:
+    """The MD5 of a file's bytes in hexadecimal, as DVC computes it."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def stale(entry: Entry, values: dict[str, Any]) -> list[str]:
-    """What the stage would read otherwise now than it did: keys of params.yaml, whose `values` are given, and files."""
-    keys = [f"params.yaml: {key}" for key, value in sorted(entry.params.items()) if values.get(key) != value]
-    return keys + [path for path, found in entry.deps.items() if Path(path).is_file() and found != md5(Path(path))]
+    """Inputs of a stage that differ from those of its last run: `params.yaml: <key>`, then paths of files.
+
+    `values` holds the present params.yaml. Folders and absent files are not compared.
+    """
+    changed_params = [f"params.yaml: {key}" for key, value in sorted(entry.params.items()) if values.get(key) != value]
+    changed_files = []
+    for path, stored_md5 in entry.deps.items():
+        if Path(path).is_file() and stored_md5 != md5(Path(path)):
+            changed_files.append(path)
+    return changed_params + changed_files

@@ -1,13 +1,14 @@
-"""What a revision holds and what the working tree holds, metrics, params, prompts and data, and how they differ.
+"""Snapshots of a git revision and of the working tree (metrics, params, prompts, data) and their differences.
 
-Git is only read. Without a repository, or without the revision, there is still a snapshot: an empty one whose note
-says why.
+Git is only read. Without a repository, or for an unknown revision, the snapshot is empty and its note gives the reason.
+Files in git are read from git; files under DVC are read from its cache, or from a remote by `Revision`.
 """
 
 from __future__ import annotations
 
 import configparser
 import contextlib
+import dataclasses
 import difflib
 import json
 import re
@@ -24,50 +25,50 @@ from anneal.params import PARAMS
 from anneal.systems import SYSTEMS
 
 METRICS = "reports/metrics"
-COMMITS = 200  # as far back as a history is read
+COMMITS = 200  # the newest commits that `history` reads: one `git show` each
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One state of the project; `note` says in a line why there is nothing to compare with."""
+    """One state of the project; `note` is the reason, in one line, why there is nothing to compare with."""
 
     name: str
     note: str = ""
-    metrics: dict[str, Any] = field(default_factory=dict)  # "compare", "judge/base", ... -> what the file holds
+    metrics: dict[str, Any] = field(default_factory=dict)  # "compare", "judge/base", ... -> content of the file
     params: dict[str, Any] = field(default_factory=dict)
     prompts: dict[str, str] = field(default_factory=dict)  # path -> text
-    lock: dict[str, str] = field(default_factory=dict)  # path of an output -> md5, by dvc.lock
+    lock: dict[str, str] = field(default_factory=dict)  # path of an output -> md5, from dvc.lock
 
     def metric(self, *keys: str) -> Any:
-        """A value deep in the metrics; None where a part of the way is missing, as before a stage has run."""
-        found: Any = self.metrics
+        """A nested value of the metrics; None where a key is missing, as before a stage has run."""
+        value: Any = self.metrics
         for key in keys:
-            found = found.get(key) if isinstance(found, dict) else None
-        return found
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
 
     @property
     def systems(self) -> tuple[str, ...]:
-        """Whose texts are compared; an aligned model is among them only where preferences were learnt."""
-        there = "aligned" in (self.metric("compare", "overall") or {})
-        return tuple(name for name in SYSTEMS if there or name != "aligned")
+        """The systems whose texts are compared; `aligned` is one of them only where preferences were learnt."""
+        has_aligned = "aligned" in (self.metric("compare", "overall") or {})
+        return tuple(name for name in SYSTEMS if has_aligned or name != "aligned")
 
     @property
     def shipped(self) -> str:
-        """The model that would go out: what training ends with."""
+        """The system of the final model: `aligned` where preferences were learnt, else `tuned`."""
         return "aligned" if "aligned" in self.systems else "tuned"
 
 
-def _git(*words: str) -> str | None:
-    """What git prints, or None where it fails or is not installed."""
+def _git(*arguments: str) -> str | None:
+    """The stdout of a git command; None where it fails or git is not installed."""
     try:
-        done = subprocess.run(["git", *words], capture_output=True, check=False)
+        process = subprocess.run(["git", *arguments], capture_output=True, check=False)
     except FileNotFoundError:
         return None
-    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None
+    return process.stdout.decode("utf-8", "replace") if process.returncode == 0 else None
 
 
 def _collect(name: str, paths: Iterable[str], read: Callable[[str], str]) -> Snapshot:
-    """Sort the files of a state into metrics, params and prompts; of the lock, the outputs."""
+    """A snapshot of the files at `paths`. UserError names a file that does not parse. Other paths are ignored."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
@@ -75,7 +76,8 @@ def _collect(name: str, paths: Iterable[str], read: Callable[[str], str]) -> Sna
     for path in sorted(paths):
         try:
             if path.startswith(f"{METRICS}/") and path.endswith(".json"):
-                snapshot.metrics[path[len(METRICS) + 1 : -5]] = json.loads(read(path))
+                metrics_name = path.removeprefix(f"{METRICS}/").removesuffix(".json")
+                snapshot.metrics[metrics_name] = json.loads(read(path))
             elif path.startswith("prompts/"):
                 snapshot.prompts[path] = read(path)
             elif path == str(PARAMS):
@@ -89,48 +91,62 @@ def _collect(name: str, paths: Iterable[str], read: Callable[[str], str]) -> Sna
 
 
 def here() -> Snapshot:
-    """The working tree."""
-    files = [PARAMS, dvc_lock.LOCK, *Path(METRICS).rglob("*.json"), *Path("prompts").rglob("*.md")]
-    return _collect("here", (p.as_posix() for p in files if p.is_file()), lambda p: Path(p).read_text("utf-8"))
+    """The snapshot of the working tree."""
+    candidates = [PARAMS, dvc_lock.LOCK, *Path(METRICS).rglob("*.json"), *Path("prompts").rglob("*.md")]
+    paths = [path.as_posix() for path in candidates if path.is_file()]
+    return _collect("here", paths, lambda path: Path(path).read_text("utf-8"))
+
+
+def _commit(revision: str) -> str | None:
+    """The commit of a git revision or of an experiment of DVC; None for a name that is neither."""
+    commit = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    if commit is not None:
+        return commit.strip()
+    # DVC stores an experiment as a ref that git does not resolve by its last part: refs/exps/<aa>/<rest>/<name>.
+    listing = _git("for-each-ref", "--format=%(refname) %(objectname)", "refs/exps/") or ""
+    for line in listing.splitlines():
+        refname, commit = line.split()
+        if refname.rsplit("/", 1)[-1] == revision:
+            return commit
+    return None
 
 
 def at(revision: str) -> Snapshot:
-    """A revision of git, by any name git knows."""
+    """The snapshot of a revision, by any name that git or DVC gives it; empty, with a note, where it cannot be read."""
     if _git("rev-parse", "--is-inside-work-tree") is None:
         return Snapshot(revision, "no git repository here, so there is nothing to compare with")
-    commit = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
-    if commit is None:  # an experiment of DVC is a ref under its own folder
-        refs = (_git("for-each-ref", "--format=%(refname) %(objectname)", "refs/exps/") or "").splitlines()
-        commit = next((ref.split()[1] for ref in refs if ref.split()[0].rsplit("/", 1)[-1] == revision), None)
+    commit = _commit(revision)
     if commit is None and _git("rev-parse", "--verify", "--quiet", "HEAD") is None:
         return Snapshot(revision, "first run: this repository holds no commit to compare with")
     if commit is None:
         return Snapshot(revision, f"{revision} is no revision of this repository; name one: make report BASE=HEAD")
-    commit = commit.strip()
-    wanted = (str(PARAMS), str(dvc_lock.LOCK), METRICS, "prompts")
-    listed = _git("ls-tree", "-r", "-z", "--name-only", commit, "--", *wanted) or ""
-    found = _collect(
-        f"{revision} ({commit[:10]})", filter(None, listed.split("\0")), lambda p: _git("show", f"{commit}:./{p}") or ""
-    )
-    note = "" if found.metrics else f"first run: {found.name} holds no metrics to compare with"
-    return Snapshot(found.name, note, found.metrics, found.params, found.prompts, found.lock)
+    pathspecs = (str(PARAMS), str(dvc_lock.LOCK), METRICS, "prompts")
+    listing = _git("ls-tree", "-r", "-z", "--name-only", commit, "--", *pathspecs) or ""
+    paths = [path for path in listing.split("\0") if path]
+    snapshot = _collect(f"{revision} ({commit[:10]})", paths, lambda path: _git("show", f"{commit}:./{path}") or "")
+    if snapshot.metrics:
+        return snapshot
+    return dataclasses.replace(snapshot, note=f"first run: {snapshot.name} holds no metrics to compare with")
 
 
 def head() -> str | None:
-    """The commit that the working tree stands on. Not whether it was edited since: dvc.lock's hash tells that."""
-    found = _git("rev-parse", "--verify", "--quiet", "HEAD")
-    return found.strip() if found else None
+    """The commit of HEAD; None without one. Uncommitted edits do not show in it: the hashes of dvc.lock show them."""
+    commit = _git("rev-parse", "--verify", "--quiet", "HEAD")
+    return commit.strip() if commit else None
 
 
 def history(path: str) -> list[str]:
-    """A file as each of the last commits of any branch has it that changed it, experiments of DVC included."""
+    """The text of a file in each of the newest COMMITS commits that changed it, newest first.
+
+    All refs count, so that experiments of DVC are included.
+    """
     commits = (_git("log", "--all", "--format=%H", f"-n{COMMITS}", "--", path) or "").split()
-    found = (_git("show", f"{commit}:./{path}") for commit in commits)
-    return [text for text in found if text]
+    texts = [_git("show", f"{commit}:./{path}") for commit in commits]
+    return [text for text in texts if text]
 
 
 def _cache() -> Path:
-    """Where DVC keeps what it has made; cache.dir of its settings moves it."""
+    """The folder of DVC's cached files by md5; `cache.dir` in its configuration moves it, relative to .dvc."""
     settings = configparser.ConfigParser(interpolation=None)
     with contextlib.suppress(configparser.Error):
         settings.read([".dvc/config", ".dvc/config.local"], "utf-8")
@@ -138,17 +154,17 @@ def _cache() -> Path:
 
 
 def data(snapshot: Snapshot, path: str) -> list[Any] | None:
-    """The rows of a data file at a revision, from the cache by the md5 in its lock; None where they are not kept."""
-    name = snapshot.lock.get(path, "")
-    file = _cache() / name[:2] / name[2:]
+    """The rows of a data file at a revision, from the cache by the md5 in its lock; None where it is not cached."""
+    md5 = snapshot.lock.get(path, "")
+    file = _cache() / md5[:2] / md5[2:]
     try:
-        return files.read(file) if name and file.is_file() else None
+        return files.read(file) if md5 and file.is_file() else None
     except UserError:
         return None
 
 
 def rows(path: str) -> list[Any] | None:
-    """The rows of a data file of the working tree; None where it is not there."""
+    """The rows of a data file of the working tree; None where there is none."""
     return files.read(path) if Path(path).is_file() else None
 
 
@@ -156,52 +172,56 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     """Nested objects as `a.b.c` -> value; a list is a value."""
     if not isinstance(value, dict):
         return {prefix: value}
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for key, inner in value.items():
-        found |= flat(inner, f"{prefix}.{key}" if prefix else str(key))
-    return found
+        leaves |= flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    return leaves
 
 
 def changes(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """(key, old, new) of what differs, in key order; what one side does not hold is None."""
-    before, after = flat(old), flat(new)
+    """(key, old, new) of every leaf that differs, in key order; None stands for a key that one side lacks."""
+    before = flat(old)
+    after = flat(new)
     keys = sorted(before.keys() | after.keys())
     return [(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
 
 
 def rejudged(old: Snapshot, new: Snapshot) -> bool:
-    """Whether another judge (model, settings or rubric) gave the scores: such numbers have no difference."""
-    ids = [(snapshot.metrics.get("judge/tuned") or {}).get("judge_ids") for snapshot in (old, new)]
-    return bool(ids[0]) and ids[0] != ids[1]
+    """Whether another judge (model, settings or rubric) gave the scores: their difference is then meaningless."""
+    old_ids, new_ids = ((snapshot.metrics.get("judge/tuned") or {}).get("judge_ids") for snapshot in (old, new))
+    return bool(old_ids) and old_ids != new_ids
 
 
 def prompt_diff(old: Snapshot, new: Snapshot) -> dict[str, str]:
-    """Unified diffs of the prompts of the active recipe, by path."""
+    """Unified diffs of the prompts of the active recipe, by path; unchanged prompts are left out."""
     folder = f"prompts/{new.params.get('recipe', '')}/"
-    found = {}
-    for path in sorted(p for p in old.prompts.keys() | new.prompts.keys() if p.startswith(folder)):
+    diffs = {}
+    for path in sorted(path for path in old.prompts.keys() | new.prompts.keys() if path.startswith(folder)):
         before, after = (snapshot.prompts.get(path, "").splitlines() for snapshot in (old, new))
-        found[path] = "\n".join(difflib.unified_diff(before, after, old.name, new.name, lineterm="", n=2))
-    return {path: diff for path, diff in found.items() if diff}
+        diff = "\n".join(difflib.unified_diff(before, after, old.name, new.name, lineterm="", n=2))
+        if diff:
+            diffs[path] = diff
+    return diffs
 
 
-# Files of another revision or experiment: those of git from git, those of DVC from its cache or a remote.
+# ---- single files of a revision or an experiment, from git, the cache of DVC or its remote
 
-_NAMED = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(\S+) ([0-9a-f]{40})")
+# The ref of an experiment: the 40 hexadecimal digits of its baseline commit, split after two, then its name.
+_EXPERIMENT_REF = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(\S+) ([0-9a-f]{40})")
 
 
 def experiments() -> dict[str, str]:
-    """The experiments of DVC, name -> commit; git alone lists them, in a hundredth of the time that DVC takes."""
-    words = ["git", "for-each-ref", "--format=%(refname) %(objectname)", "--sort=creatordate", "refs/exps"]
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return {}
-    return {m[1]: m[2] for m in map(_NAMED.fullmatch, done.stdout.splitlines()) if m}
+    """The experiments of DVC, name -> commit; of equal names the newest. Empty without git or a repository.
+
+    Git lists the refs in a hundredth of the time that `dvc exp list` takes.
+    """
+    listing = _git("for-each-ref", "--format=%(refname) %(objectname)", "--sort=creatordate", "refs/exps") or ""
+    matches = (_EXPERIMENT_REF.fullmatch(line) for line in listing.splitlines())
+    return {match[1]: match[2] for match in matches if match}
 
 
-class Old:
-    """One revision by any name that git or DVC knows. Raises UserError for a name that neither does."""
+class Revision:
+    """The files of one revision, by any name that git or DVC knows. UserError for a name that neither knows."""
 
     def __init__(self, name: str) -> None:
         from dvc.api import DVCFileSystem
@@ -211,34 +231,38 @@ class Old:
 
         self.name = name
         try:
-            # Experiments on several revisions may share a name: the newest is meant.
-            # The remotes of today: a revision knows only those that were there in its time.
+            # The remotes of the working tree: a revision names only those that were configured in its time.
             config = {key: Repo().config[key] for key in ("core", "remote")}
+            # Experiments on several revisions may share a name; `experiments` holds the newest.
             self._files: Any = DVCFileSystem(rev=experiments().get(name, name), config=config)
-            self.revision = str(self._files.repo.get_rev())
+            self.commit = str(self._files.repo.get_rev())
         except (DvcException, SCMError) as err:
-            said = str(err).splitlines()[0]
-            raise UserError(f"{name}: {said}; `git log` and `dvc exp list --all-commits` say what there is") from None
+            cause = str(err).splitlines()[0]
+            raise UserError(
+                f"{name}: {cause}; `git log` and `dvc exp list --all-commits` list the known names"
+            ) from None
 
     def text(self, path: str) -> str:
+        """The text of a file. UserError where it is neither in git, nor in the cache, nor in a remote."""
         try:
-            found: str = self._files.read_text(path, encoding="utf-8")
+            text: str = self._files.read_text(path, encoding="utf-8")
         except FileNotFoundError:
             raise UserError(
-                f"{self.name} ({self.revision[:10]}): {path} is neither in the cache nor in a remote; `dvc fetch "
-                "--all-commits` where one has it (an experiment: `dvc exp pull`), or run it again"
+                f"{self.name} ({self.commit[:10]}): {path} is neither in the cache nor in a remote; run `dvc fetch "
+                "--all-commits` (an experiment: `dvc exp pull`) where a remote has it, else run the revision again"
             ) from None
-        return found
+        return text
 
-    def has(self, path: str) -> bool:
-        """Whether the revision knows the file, in the cache or not."""
+    def exists(self, path: str) -> bool:
+        """Whether the revision tracks the file, even where its content is not in the cache."""
         return bool(self._files.exists(path))
 
     def params(self) -> dict[str, Any]:
-        """Those of the revision, read as DVC does."""
+        """The params.yaml of the revision, in YAML 1.2 as DVC reads it."""
         from ruamel.yaml import YAML
 
         return dict(YAML(typ="safe", pure=True).load(self.text("params.yaml")) or {})
 
     def rows(self, path: str) -> list[Any]:
+        """The rows of a JSON Lines file. UserError as for `text`."""
         return [json.loads(line) for line in self.text(path).split("\n") if line.strip()]

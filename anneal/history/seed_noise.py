@@ -1,7 +1,7 @@
-"""A/A: how far apart runs lie that differ in their training seed alone, and what such a band holds for.
+"""The A/A band: the noise of the scores between runs that differ in the training seed only.
 
-A band is that of its inputs: another learning rate, rubric or test record may be noisier. `of` names them all, so that
-a band of other inputs is seen and not used.
+A band holds for its inputs alone: another learning rate, rubric or test record may be noisier. `inputs_hash` names the
+inputs, so that the band of other inputs is recognised and not used.
 """
 
 from __future__ import annotations
@@ -15,114 +15,139 @@ from anneal import files
 from anneal.errors import UserError
 from anneal.history import dvc_lock
 from anneal.history.dvc_lock import Entry
-from anneal.history.revision import Old
+from anneal.history.revision import Revision
 from anneal.records import Check, Judgement, Metrics
 from anneal.stats import paired
 
-START, JUDGED, CHECKED = "train", "data/judgements/tuned.jsonl", "data/checks.jsonl"
-# What evaluate reads of the model that comes after the tuned one: no figure of the tuned one hangs on it.
+START = "train"  # the stage from which runs of two seeds differ
+JUDGED = "data/judgements/tuned.jsonl"
+CHECKED = "data/checks.jsonl"
+# Files of the aligned model that evaluate reads as well: no metric of the tuned model depends on them.
 LATER = frozenset({"data/answers/aligned.jsonl", "data/presets/aligned.jsonl", "data/accepted.jsonl"})
 METRIC = Path("reports/metrics/seeds.json")
-Rows = tuple[list[Judgement], list[Check]]  # judgements and checks of one run
+RunRows = tuple[list[Judgement], list[Check]]  # of one run
 
 
-def chain(entries: Mapping[str, Entry]) -> dict[str, Entry]:
-    """The stages on the way from training to the rows that a band is made of."""
+def band_stages(entries: Mapping[str, Entry]) -> dict[str, Entry]:
+    """The stages that depend on `train` and that the rows of a band depend on, these ends included."""
 
-    def writes(entry: Entry, paths: Iterable[str]) -> bool:
+    def writes_any(entry: Entry, paths: Iterable[str]) -> bool:
         return bool(entry.outs.keys() & set(paths))
 
-    after = {START} & entries.keys()
-    before = {name for name, entry in entries.items() if writes(entry, (JUDGED, CHECKED))}
-    for _ in entries:  # as often as the longest way has stages
-        made = [path for name in after for path in entries[name].outs]
-        after |= {name for name, entry in entries.items() if any(entry.reads(path) for path in made)}
-        read = [entries[name] for name in before]
-        wanted = {n: entry.outs.keys() - LATER for n, entry in entries.items()}
-        before |= {n for n, paths in wanted.items() if any(e.reads(path) for e in read for path in paths)}
-    return {name: entry for name, entry in entries.items() if name in after & before}
+    outs = {name: entry.outs.keys() - LATER for name, entry in entries.items()}
+    after_start = {START} & entries.keys()
+    before_rows = {name for name, entry in entries.items() if writes_any(entry, (JUDGED, CHECKED))}
+    for _ in entries:  # each round adds the next stage of every path, and no path is longer than the list of stages
+        written = [path for name in after_start for path in entries[name].outs]
+        after_start |= {name for name, entry in entries.items() if any(entry.reads(path) for path in written)}
+        readers = [entries[name] for name in before_rows]
+        for name, paths in outs.items():
+            if any(reader.reads(path) for reader in readers for path in paths):
+                before_rows.add(name)
+    return {name: entry for name, entry in entries.items() if name in after_start & before_rows}
 
 
 def targets(entries: Mapping[str, Entry]) -> list[str]:
-    """The stages that a run has to reach. UserError for a lock without them."""
-    found = [name for name, entry in entries.items() if entry.outs.keys() & {JUDGED, CHECKED}]
-    if not found or START not in entries:
+    """The stages that write the rows of a band. UserError for a lock without them or without `train`."""
+    names = [name for name, entry in entries.items() if entry.outs.keys() & {JUDGED, CHECKED}]
+    if not names or START not in entries:
         raise UserError(f"{dvc_lock.LOCK}: holds no {START} with {JUDGED} after it; `dvc repro` first")
-    return found
+    return names
 
 
-def seed(entries: Mapping[str, Entry]) -> int:
-    """The training seed of a run. UserError where its params had none."""
-    found = entries[START].params.get(START, {}).get("seed") if START in entries else None
-    if not isinstance(found, int):
+def training_seed(entries: Mapping[str, Entry]) -> int:
+    """The `train.seed` of a run. UserError where its params have none."""
+    value = entries[START].params.get(START, {}).get("seed") if START in entries else None
+    if not isinstance(value, int):
         raise UserError(
             f"{dvc_lock.LOCK}: holds no {START}.seed, so that no run can differ in it alone; `dvc repro` first"
         )
-    return found
+    return value
 
 
-def of(lock: str) -> str:
-    """What a band was measured on, from the text of a dvc.lock: commands, params without the training seed, and the
-    deps that training does not change, from `train` to the scores. "" where nothing was trained."""
-    stages = chain(dvc_lock.parse(lock))
-    made = {path for entry in stages.values() for path in entry.outs}
+def inputs_hash(lock: str) -> str:
+    """16 hexadecimal digits that name the inputs of a band, from the text of a dvc.lock; "" where nothing was trained.
+
+    They cover, for each of `band_stages`, its command, its params without the training seed, and the deps that none
+    of these stages writes.
+    """
+    stages = band_stages(dvc_lock.parse(lock))
+    written = {path for entry in stages.values() for path in entry.outs}
     parts = []
     for name, entry in sorted(stages.items()):
-        watched = {**entry.params}
-        if isinstance(watched.get(START), dict):
-            watched[START] = {key: value for key, value in watched[START].items() if key != "seed"}
-        given = {path: md5 for path, md5 in entry.deps.items() if path not in made | LATER}
-        parts.append([name, entry.cmd, watched, given])
+        stage_params = {**entry.params}
+        if isinstance(stage_params.get(START), dict):
+            stage_params[START] = {key: value for key, value in stage_params[START].items() if key != "seed"}
+        inputs = {path: md5 for path, md5 in entry.deps.items() if path not in written | LATER}
+        parts.append([name, entry.cmd, stage_params, inputs])
+    if not parts:
+        return ""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16] if parts else ""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def here() -> Rows:
+def working_tree_rows() -> RunRows:
+    """The rows of the run in the working tree. UserError where a file or a key is missing."""
     return files.read(JUDGED, "id", "outcome"), files.read(CHECKED, "id", "system")
 
 
-def at(revision: Old) -> Rows:
+def revision_rows(revision: Revision) -> RunRows:
+    """The rows of the run of a revision. UserError where a file cannot be fetched."""
     return revision.rows(JUDGED), revision.rows(CHECKED)
 
 
-def values(rows: Rows, shares: Sequence[str]) -> dict[str, dict[str, float]]:
-    """What is measured -> id -> value, of the tuned system: the score, and 1 or 0 for each share."""
-    judged, checks = rows
-    mine: dict[str, dict[str, bool]] = {
+def _values(rows: RunRows, shares: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Metric -> record id -> value, of the tuned system: the score where there is one, and 1 or 0 for each share.
+
+    A share that a row does not hold is left out: it may be of another recipe.
+    """
+    judgements, checks = rows
+    passed: dict[str, dict[str, bool]] = {
         row["id"]: {"strict": row["strict"], **row["checks"], "stop_rate": row["stopped"]}
         for row in checks
         if row["system"] == "tuned"
     }
-    scores = {row["id"]: score for row in judged if (score := paired.scored(row)) is not None}
-    known = [share for share in dict.fromkeys(("strict", *shares)) if all(share in row for row in mine.values())]
-    return {"score": scores} | {share: {i: float(row[share]) for i, row in mine.items()} for share in known}
+    scores = {row["id"]: score for row in judgements if (score := paired.scored(row)) is not None}
+    values: dict[str, dict[str, float]] = {"score": scores}
+    for share in dict.fromkeys(("strict", *shares)):
+        if all(share in row for row in passed.values()):
+            values[share] = {record: float(row[share]) for record, row in passed.items()}
+    return values
 
 
-def numbers(runs: Mapping[int, Rows], shares: Sequence[str]) -> Metrics:
-    """{seeds, n, score: band, <share>: band} of runs by seed; `n` records are in all of them."""
-    drawn = [values(rows, shares) for _, rows in sorted(runs.items())]
-    names = [name for name in drawn[0] if all(name in each for each in drawn)]
+def bands(runs: Mapping[int, RunRows], shares: Sequence[str]) -> Metrics:
+    """{seeds, n, score: band, <share>: band} of runs by training seed; the `n` records are those of every run."""
+    values = [_values(rows, shares) for _, rows in sorted(runs.items())]
+    names = [name for name in values[0] if all(name in run for run in values)]
     return {
         "seeds": sorted(runs),
-        "n": len(set.intersection(*(set(each["strict"]) for each in drawn))),
-        **{name: paired.band([each[name] for each in drawn]) for name in names},
+        "n": len(set.intersection(*(set(run["strict"]) for run in values))),
+        **{name: paired.band([run[name] for run in values]) for name in names},
     }
 
 
-def again(stored: Metrics, entries: Mapping[str, Entry]) -> Metrics:
-    """The same numbers from the rows of the same runs. UserError where those of one are not here."""
-    runs = {int(key): revision for key, revision in stored["runs"].items()}
-    if own := [key for key, revision in runs.items() if not revision and key != seed(entries)]:
-        raise UserError(f"the run of seed {own[0]} is not the one in the working tree; make seeds")
+def recompute(stored: Metrics, entries: Mapping[str, Entry]) -> Metrics:
+    """The metrics file of a band again, from the rows of its runs. UserError where a run is not available.
+
+    `stored["runs"]` maps a training seed to the commit of its run; "" stands for the working tree.
+    """
+    commits = {int(key): commit for key, commit in stored["runs"].items()}
+    for seed, commit in commits.items():
+        if not commit and seed != training_seed(entries):
+            raise UserError(f"the run of seed {seed} is not the one in the working tree; make seeds")
     shares = [key for key, value in stored.items() if isinstance(value, dict) and "band" in value and key != "score"]
-    found = {key: at(Old(revision)) if revision else here() for key, revision in runs.items()}
-    return {**numbers(found, shares), "of": stored["of"], "runs": stored["runs"]}
+    runs = {
+        seed: revision_rows(Revision(commit)) if commit else working_tree_rows() for seed, commit in commits.items()
+    }
+    return {**bands(runs, shares), "of": stored["of"], "runs": stored["runs"]}
 
 
-def lines(found: Metrics) -> list[str]:
-    """For the terminal: what the means of the seeds were, and how much of a difference is noise."""
-    said = [f"{found['n']} records, training seeds {', '.join(map(str, found['seeds']))}"]
-    for name, part in ((k, v) for k, v in found.items() if isinstance(v, dict) and "band" in v):
-        means = ", ".join(f"{mean:.3f}" for mean in part["means"])
-        said.append(f"{name}: {means}; " + (f"noise up to {part['band']:.3f}" if part["band"] else part["reason"]))
-    return said
+def summary_lines(metrics: Metrics) -> list[str]:
+    """For the terminal: the mean of each seed, and the size of a difference that is still noise."""
+    lines = [f"{metrics['n']} records, training seeds {', '.join(map(str, metrics['seeds']))}"]
+    for name, band in metrics.items():
+        if not (isinstance(band, dict) and "band" in band):
+            continue
+        means = ", ".join(f"{mean:.3f}" for mean in band["means"])
+        lines.append(f"{name}: {means}; " + (f"noise up to {band['band']:.3f}" if band["band"] else band["reason"]))
+    return lines

@@ -1,7 +1,10 @@
-"""A blind sheet: which texts a rater sees, on which side and in which order, and the key that says whose they are.
+"""The blind ballot: which texts a rater sees, on which side and in which order, and the key that names their systems.
 
-The page that a rater is given names no system; the key is a file of its own, and the page holds its hash, so that
-nobody can swap the key after the votes are in. Everything is drawn from the seed: the same texts give the same sheet.
+The page for raters names no system. The key is a file of its own, and the page holds the key's hash, so that nobody
+can exchange the key after the votes are in. Every choice is drawn from the seed: equal texts give an equal ballot.
+
+An entry is one question of the ballot. A unit is a list of entries that stay together and in order: one entry of a pair
+of texts, or all dimensions of a single text. Votes name the ballot by its id in their field `sheet`.
 """
 
 from __future__ import annotations
@@ -22,125 +25,162 @@ from anneal.judging import rubric
 from anneal.records import Record
 
 Texts = Mapping[str, Mapping[str, str]]  # system -> record id -> text
+Levels = Mapping[str, Mapping[str, list[str]]]  # content type -> dimension -> the sentences of scores 1 to 5
 Entry = dict[str, Any]
+Unit = list[Entry]
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """`key` holds whose each text is, `shown` what a rater sees; entries of both have the same order and ids."""
+class Ballot:
+    """`key` names the system of each text, `shown` is the data of the page; entries of both have equal order and ids."""
 
     key: dict[str, Any]
     shown: dict[str, Any]
 
     @property
-    def sealed(self) -> str:
-        """The key as its file holds it."""
+    def key_text(self) -> str:
+        """The content of the key file."""
         return json.dumps(self.key, ensure_ascii=False, sort_keys=True, indent=1) + "\n"
 
     @property
-    def name(self) -> str:
-        return seal(self.sealed)
+    def id(self) -> str:
+        """The hash of the key file, by which the page and every vote name the ballot."""
+        return sha256(self.key_text)
 
 
-def seal(key: str) -> str:
-    """What the page and every vote name a sheet by: the SHA-256 of its key file."""
-    return hashlib.sha256(key.encode()).hexdigest()
+def sha256(text: str) -> str:
+    """SHA-256 of a text in UTF-8, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def digest(text: str) -> str:
-    """Names a text in the key, so that a vote is never set beside the score of a text that came after it."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def text_digest(text: str) -> str:
+    """Identifies a text in the key, so that a vote is compared only with a judge's score of that very text."""
+    return sha256(text)[:16]
 
 
-def draw(records: Sequence[Record], n: int, seed: int) -> list[Record]:
-    """At most `n` records: the types in turn, and of each type a record whose item was drawn least so far."""
-    rank = {r["id"]: random.Random(f"{seed}/sheet/{r['id']}").random() for r in records}
-    waiting: dict[str, list[Record]] = {kind: [] for kind in sorted({r["type"] for r in records})}
+def draw_records(records: Sequence[Record], n: int, seed: int) -> list[Record]:
+    """At most `n` records: the content types in turn, and of each type a record whose item was drawn least so far.
+
+    Each record has its own random rank, so that one record more or less changes the order of no others.
+    """
+    rank = {record["id"]: random.Random(f"{seed}/sheet/{record['id']}").random() for record in records}
+    pools: dict[str, list[Record]] = {kind: [] for kind in sorted({record["type"] for record in records})}
     for record in records:
-        waiting[record["type"]].append(record)
-    used: Counter[str] = Counter()
-    chosen: list[Record] = []
-    while len(chosen) < n and any(waiting.values()):
-        for pool in [pool for pool in waiting.values() if pool][: n - len(chosen)]:
-            record = min(pool, key=lambda r: (used[r["item"]], rank[r["id"]], r["id"]))
+        pools[record["type"]].append(record)
+    drawn_of_item: Counter[str] = Counter()
+    drawn: list[Record] = []
+    while len(drawn) < n and any(pools.values()):
+        nonempty = [pool for pool in pools.values() if pool]
+        for pool in nonempty[: n - len(drawn)]:
+            record = min(pool, key=lambda r: (drawn_of_item[r["item"]], rank[r["id"]], r["id"]))
             pool.remove(record)
-            used[record["item"]] += 1
-            chosen.append(record)
-    return chosen
+            drawn_of_item[record["item"]] += 1
+            drawn.append(record)
+    return drawn
 
 
 def _entry(record: Record, sides: Sequence[str], texts: Texts, role: str = "vote") -> Entry:
-    row = {key: record[key] for key in ("item", "type")} | {"record": record["id"], "sides": list(sides)}
-    return {**row, "digests": [digest(texts[s][record["id"]]) for s in sides], "role": role, "dim": None, "of": None}
+    """One question; `sides` are the systems from left to right, `role` is vote, repeat or identical."""
+    return {
+        "item": record["item"],
+        "type": record["type"],
+        "record": record["id"],
+        "sides": list(sides),
+        "digests": [text_digest(texts[system][record["id"]]) for system in sides],
+        "role": role,
+        "dim": None,
+        "of": None,
+    }
 
 
-def sided(chosen: Sequence[Record], pairs: Sequence[tuple[str, str]], texts: Texts, seed: int) -> list[Entry]:
-    """An entry for each record: pairs in turn, and each pair's systems left as often as right, also within a type."""
-    turn = random.Random(f"{seed}/sides").randrange(2)
+def pair_entries(records: Sequence[Record], pairs: Sequence[tuple[str, str]], texts: Texts, seed: int) -> list[Entry]:
+    """One entry for each record, the pairs in turn; each pair's systems are left equally often, also within a type."""
+    offset = random.Random(f"{seed}/sides").randrange(2)
     entries = []
-    for place, record in enumerate(sorted(chosen, key=lambda r: r["type"])):
+    for place, record in enumerate(sorted(records, key=lambda r: r["type"])):
         first, second = pairs[place % len(pairs)]
-        swap = (place // len(pairs) + turn) % 2
-        entries.append(_entry(record, (second, first) if swap else (first, second), texts))
+        swapped = (place // len(pairs) + offset) % 2
+        entries.append(_entry(record, (second, first) if swapped else (first, second), texts))
     return entries
 
 
-def arrange(units: Sequence[list[Entry]], again: int, others: Sequence[list[Entry]], seed: int) -> list[list[Entry]]:
-    """Units in a drawn order; `again` of its first third come back, sides swapped, in the second half, `others` too."""
+def order_units(units: Sequence[Unit], n_repeats: int, checks: Sequence[Unit], seed: int) -> list[Unit]:
+    """The units in a random order, with repeats and attention checks at random places of the second half.
+
+    The repeats are `n_repeats` units of the first third, with their sides swapped.
+    """
     rng = random.Random(f"{seed}/order")
     order = rng.sample(list(units), len(units))
     half = (len(order) + 1) // 2
-    # A repeat that follows its original closely measures memory; a third of the sheet lies between most of them.
-    back = [
-        [
-            {**e, "sides": e["sides"][::-1], "digests": e["digests"][::-1], "role": "repeat", "of": e["record"]}
-            for e in unit
-        ]
-        for unit in rng.sample(order[: max(len(order) // 3, again)], again)
-    ]
-    for unit in [*back, *others]:
+    # A repeat soon after its original measures memory: from the first third, at least a sixth of the ballot lies between.
+    first_third = order[: max(len(order) // 3, n_repeats)]
+    repeats = [[_repeat(entry) for entry in unit] for unit in rng.sample(first_third, n_repeats)]
+    for unit in [*repeats, *checks]:
         order.insert(rng.randint(half, len(order)), unit)
     return order
 
 
-def _number(units: Sequence[list[Entry]], salt: str) -> list[Entry]:
-    """Opaque ids; a repeat names the id of its original."""
-    entries = [{**entry, "id": seal(f"{salt}/{i}")[:12]} for i, entry in enumerate(e for unit in units for e in unit)]
-    first = {(e["record"], e["dim"]): e["id"] for e in entries if e["role"] == "vote"}
-    return [{**e, "of": first[e["of"], e["dim"]] if e["of"] else None} for e in entries]
+def _repeat(entry: Entry) -> Entry:
+    """The same question with swapped sides; `of` names the record of the original until ids are assigned."""
+    return {
+        **entry,
+        "sides": entry["sides"][::-1],
+        "digests": entry["digests"][::-1],
+        "role": "repeat",
+        "of": entry["record"],
+    }
 
 
-def _finish(
-    head: dict[str, Any],
-    units: list[list[Entry]],
-    records: Sequence[Record],
-    texts: Texts,
-    levels: Mapping[str, Mapping[str, list[str]]],
-) -> Sheet:
-    """Key and page from the arranged units; `head` is what the key says of the whole sheet."""
-    prompts = {r["id"]: "\n\n".join(m["content"] for m in r["prompt"]) for r in records}
-    salt = seal(json.dumps([head, units], sort_keys=True, ensure_ascii=False))
-    entries = _number(units, salt)
+def _assign_ids(units: Sequence[Unit], salt: str) -> list[Entry]:
+    """The entries of all units with opaque ids; `of` of a repeat becomes the id of its original."""
+    entries = [entry for unit in units for entry in unit]
+    entries = [{**entry, "id": sha256(f"{salt}/{i}")[:12]} for i, entry in enumerate(entries)]
+    originals = {(entry["record"], entry["dim"]): entry["id"] for entry in entries if entry["role"] == "vote"}
+    return [{**entry, "of": originals[entry["of"], entry["dim"]] if entry["of"] else None} for entry in entries]
 
-    def cut(text: str) -> str:
-        # White space at an end would tell the sides apart, and so would one side alone that runs on and on.
-        text, cap = text.strip(), head["cap"]
-        return text if cap < 1 or len(text) <= cap else text[:cap].rstrip() + " …"
 
+def _cut(text: str, cap: int) -> str:
+    """A text without white space at its ends, cut to `cap` characters; 0 cuts nothing.
+
+    White space at an end, or a text on one side that runs on and on, would tell the systems apart.
+    """
+    text = text.strip()
+    return text if cap < 1 or len(text) <= cap else text[:cap].rstrip() + " …"
+
+
+def _assemble(
+    header: dict[str, Any], units: list[Unit], records: Sequence[Record], texts: Texts, levels: Levels
+) -> Ballot:
+    """Key and page data from the ordered units; `header` holds the fields of the key for the whole ballot."""
+    prompts = {record["id"]: "\n\n".join(message["content"] for message in record["prompt"]) for record in records}
+    salt = sha256(json.dumps([header, units], sort_keys=True, ensure_ascii=False))
+    entries = _assign_ids(units, salt)
+    key = {**header, "salt": salt, "entries": entries}
+
+    # The dimensions of one text follow each other and share what the page shows.
     shown: list[Entry] = []
-    places: list[Entry] = []
+    questions: list[Entry] = []
     for entry in entries:
-        made = {"prompt": prompts[entry["record"]], "texts": [cut(texts[s][entry["record"]]) for s in entry["sides"]]}
-        if not shown or shown[-1] != made:
-            shown.append(made)
-        row = {"id": entry["id"], "show": len(shown) - 1}
-        places.append(row | ({"dim": d, "levels": levels[entry["type"]][d]} if (d := entry["dim"]) else {}))
-    sheet = Sheet({**head, "salt": salt, "entries": entries}, {})
-    top = {"kind": head["kind"], "sheet": sheet.name, "question": head["question"]}
-    return Sheet(sheet.key, {**top, "entries": places, "shown": shown})
+        sides = [_cut(texts[system][entry["record"]], header["cap"]) for system in entry["sides"]]
+        view = {"prompt": prompts[entry["record"]], "texts": sides}
+        if not shown or shown[-1] != view:
+            shown.append(view)
+        question = {"id": entry["id"], "show": len(shown) - 1}
+        dimension = entry["dim"]
+        if dimension:
+            question |= {"dim": dimension, "levels": levels[entry["type"]][dimension]}
+        questions.append(question)
+    page_data = {
+        "kind": header["kind"],
+        "sheet": Ballot(key, {}).id,
+        "question": header["question"],
+        "entries": questions,
+        "shown": shown,
+    }
+    return Ballot(key, page_data)
 
 
-def compare(
+def pairs_ballot(
     records: Sequence[Record],
     texts: Texts,
     pairs: Sequence[tuple[str, str]],
@@ -148,39 +188,55 @@ def compare(
     seed: int,
     question: str,
     repeat: float,
-    same: float,
+    identical: float,
     cap: int = 0,
-) -> Sheet:
-    """Pairs of texts. Texts that are the same are not drawn: nobody can tell them apart, and `left_out` counts them."""
+) -> Ballot:
+    """A ballot that asks which of two texts is better, on `n` records.
 
-    def differ(r: Record) -> bool:
-        return all(texts[a][r["id"]].strip() != texts[b][r["id"]].strip() for a, b in pairs)
+    `repeat` and `identical` are shares of `n`: questions that are asked twice, and attention checks that show one text
+    on both sides. `cap` is in characters, 0 for none. Records with equal texts are not drawn, as nobody can tell these
+    apart; the key counts them in `left_out`. UserError where all texts are equal.
+    """
 
-    able = [r for r in records if differ(r)]
-    if not able:
+    def differs(record: Record) -> bool:
+        return all(texts[a][record["id"]].strip() != texts[b][record["id"]].strip() for a, b in pairs)
+
+    eligible = [record for record in records if differs(record)]
+    if not eligible:
         raise UserError(f"{':'.join(pairs[0])}: no test record whose two texts differ; there is nothing to compare")
-    chosen = draw(able, n, seed)
-    taken = {r["id"] for r in chosen}
-    spare = draw([r for r in able if r["id"] not in taken], round(len(chosen) * same), seed)
-    # Identical texts ask for a tie: whoever prefers one of them is not reading.
-    checks = [[_entry(r, [pairs[0][i % 2]] * 2, texts, "identical")] for i, r in enumerate(spare)]
-    units = arrange([[e] for e in sided(chosen, pairs, texts, seed)], round(len(chosen) * repeat), checks, seed)
-    head = {"kind": "pairs", "question": question, "pairs": [list(pair) for pair in pairs], "cap": cap, "seed": seed}
-    return _finish({**head, "left_out": len(records) - len(able)}, units, records, texts, {})
+    drawn = draw_records(eligible, n, seed)
+    drawn_ids = {record["id"] for record in drawn}
+    others = [record for record in eligible if record["id"] not in drawn_ids]
+    # The only answer to an attention check is a tie: a rater who prefers one of two equal texts is not reading.
+    checks = [
+        [_entry(record, [pairs[0][i % 2]] * 2, texts, "identical")]
+        for i, record in enumerate(draw_records(others, round(len(drawn) * identical), seed))
+    ]
+    votes = [[entry] for entry in pair_entries(drawn, pairs, texts, seed)]
+    units = order_units(votes, round(len(drawn) * repeat), checks, seed)
+    header = {
+        "kind": "pairs",
+        "question": question,
+        "pairs": [list(pair) for pair in pairs],
+        "cap": cap,
+        "seed": seed,
+        "left_out": len(records) - len(eligible),
+    }
+    return _assemble(header, units, records, texts, {})
 
 
-def levels(recipe: str) -> dict[str, dict[str, list[str]]]:
-    """The five sentences of every dimension, by content type, as the judge's rubric has them."""
-    found: dict[str, dict[str, list[str]]] = {}
+def rubric_levels(recipe: str) -> dict[str, dict[str, list[str]]]:
+    """The sentences of scores 1 to 5, by content type and dimension, from the rubrics of the recipe's judge."""
+    levels: dict[str, dict[str, list[str]]] = {}
     for kind, rules in rubric.folder(f"prompts/{recipe}/judge").items():
         for name in rules.header.dimensions:
             section = re.search(rf"^### {re.escape(name)}\b(.*?)(?=^#|\Z)", rules.prompt.text, re.M | re.S)
-            lines = re.findall(r"^- [1-5]\W+(.*)$", section[1] if section else "", re.M)
-            found.setdefault(kind, {})[name] = lines
-    return found
+            sentences = re.findall(r"^- [1-5]\W+(.*)$", section[1] if section else "", re.M)
+            levels.setdefault(kind, {})[name] = sentences
+    return levels
 
 
-def label(
+def label_ballot(
     records: Sequence[Record],
     texts: Texts,
     systems: Sequence[str],
@@ -188,23 +244,28 @@ def label(
     seed: int,
     question: str,
     repeat: float,
-    levels: Mapping[str, Mapping[str, list[str]]],
-) -> Sheet:
-    """Single texts to score, the systems in turn; `levels` holds the sentences of each dimension of each type."""
-    chosen = sorted(draw(records, n, seed), key=lambda r: str(r["type"]))
+    levels: Levels,
+) -> Ballot:
+    """A ballot that asks for the rubric's scores of single texts, on `n` records, the systems in turn.
+
+    A record has one entry for each dimension of its type. `repeat` is the share of records that are asked twice.
+    """
+    drawn = sorted(draw_records(records, n, seed), key=lambda record: str(record["type"]))
     units = []
-    for place, record in enumerate(chosen):
+    for place, record in enumerate(drawn):
         entry = _entry(record, [systems[place % len(systems)]], texts)
-        units.append([{**entry, "dim": dim} for dim in levels[record["type"]]])
-    head = {"kind": "label", "question": question, "systems": list(systems), "cap": 0, "seed": seed}
-    return _finish(head, arrange(units, round(len(chosen) * repeat), [], seed), records, texts, levels)
+        units.append([{**entry, "dim": dimension} for dimension in levels[record["type"]]])
+    header = {"kind": "label", "question": question, "systems": list(systems), "cap": 0, "seed": seed}
+    ordered = order_units(units, round(len(drawn) * repeat), [], seed)
+    return _assemble(header, ordered, records, texts, levels)
 
 
-def document(sheet: Sheet) -> str:
-    """The page that a rater is given: one file, no names; its policy lets it speak to its own server and nobody."""
+def page(ballot: Ballot) -> str:
+    """The HTML page for raters: one file without names of systems; its policy allows requests to its own server only."""
     assets = Path(__file__).parent / "assets"
     words = json.loads((assets / "blind.json").read_text("utf-8"))
-    shown = html.join(html.data(sheet.shown, "sheet"), html.data(words, "words"))
-    body = html.join(html.el("main", html.el("noscript", "This page needs JavaScript."), id="app"), shown)
-    style, script = ((assets / name).read_text("utf-8") for name in ("blind.css", "blind.js"))
+    style = (assets / "blind.css").read_text("utf-8")
+    script = (assets / "blind.js").read_text("utf-8")
+    main = html.el("main", html.el("noscript", "This page needs JavaScript."), id="app")
+    body = html.join(main, html.data(ballot.shown, "sheet"), html.data(words, "words"))
     return html.page("anneal", body, style, script, connect="'self'")

@@ -1,12 +1,12 @@
-"""The offline teacher of a writing style: it makes an author's text plain, or sums it up, and never leaves the machine.
+"""The offline style teacher rewrites an author's text in plain words, or summarizes it, without a network.
 
-It reads only the request: the text between <text> and </text>, and what is asked of it by a pattern of its bank, one
-file `plain.json`:
-  drop     words that are left out wherever they stand
+It reads only the request: the text between <text> and </text>, and the task, which a pattern of its bank finds. The
+bank is one file, `plain.json`:
+  drop     words that are removed everywhere
   replace  ornate word -> plain word
-  openers  words that are left out at the start of a sentence, with the comma behind them
-  summary  a pattern that only prompts for a summary hold; every other prompt asks for plain words
-Plain words are also short sentences: semicolons end one, and one of more than 40 tokens is parted at its commas.
+  openers  words that are removed at the start of a sentence, with the comma behind them
+  summary  a pattern that only prompts for a summary match; every other prompt asks for plain words
+Plain text has short sentences: a semicolon ends one, and one of more than 40 tokens is split at its commas.
 """
 
 from __future__ import annotations
@@ -25,18 +25,20 @@ from anneal.params import Section
 from anneal.similarity import ngrams
 from anneal.sources.chunks import sentences, tokens
 
-# Raise it when the same request may be answered otherwise; it is part of the teacher's identity.
+# Raise it when the answer to a request may change: it is part of the teacher's identity.
 VERSION = "1"
 
-_LONG = 40  # tokens of a sentence that is parted
-_POINTS = 12  # of a summary, at most
-_BRIEF = 8  # tokens that the first clause of a summary's sentence has at least
+_LONG = 40  # tokens; a longer sentence is split
+_POINTS = 12  # the most points of a summary
+_BRIEF = 8  # tokens; the least length of a sentence that a summary considers, and of a point
 _TEXT = re.compile(r"<text>\s*(.*?)\s*</text>", re.S)
 _COMMA = re.compile(r"(?<=[，；,;])\s*")
 _END = re.compile(r"[，；：、—…,;:\s]+$")
 
 
 class Bank(Section):
+    """The words of the teacher, as in `plain.json`; the module docstring describes the keys."""
+
     drop: list[str]
     replace: dict[str, str]
     openers: list[str]
@@ -44,6 +46,7 @@ class Bank(Section):
 
 
 def load(path: Path) -> Bank:
+    """Read and validate a bank. Raises UserError with the file and the place of the fault."""
     try:
         return Bank.model_validate(json.loads(path.read_text("utf-8")))
     except FileNotFoundError:
@@ -55,8 +58,8 @@ def load(path: Path) -> Bank:
         raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-def _parted(sentence: str) -> str:
-    """A long sentence as several: commas become full stops where that leaves parts of a fair size."""
+def _split_long(sentence: str) -> str:
+    """Split a long sentence: a comma becomes a full stop once the part before it has half the limit of tokens."""
     if tokens(sentence) <= _LONG:
         return sentence
     done, part = "", ""
@@ -70,73 +73,75 @@ def _parted(sentence: str) -> str:
 
 
 def flat(text: str, bank: Bank) -> str:
-    """A text in plain words: paragraph by paragraph, sentence by sentence; headings keep their place."""
+    """Rewrite a text in plain words, paragraph by paragraph, sentence by sentence; headings keep their place."""
     import rjieba
 
     changes = dict.fromkeys(bank.drop, "") | bank.replace
-    # The longest first, in one pass: what was put in is not looked at again.
+    # The longest alternative first, and one pass: a replacement is not replaced again.
     words = re.compile("|".join(map(re.escape, sorted(filter(None, changes), key=len, reverse=True))) or r"(?!)")
     openers = "|".join(map(re.escape, sorted(bank.openers, key=len, reverse=True))) or r"(?!)"
     start = re.compile(rf"^([^\w\s]*)(?:{openers})[，,]?\s*")
 
-    def one(sentence: str) -> str:
+    def simplify(sentence: str) -> str:
         bare = start.sub(r"\1", sentence)
         ends = set(accumulate(map(len, rjieba.cut(bare, False))))  # False: words of the dictionary, none guessed
 
-        def other(match: re.Match[str]) -> str:
+        def replacement(match: re.Match[str]) -> str:
             # A word of one character is also a piece of many longer ones, where it means something else.
             inside = len(match[0]) == 1 and not {match.start() or match.end(), match.end()} <= ends
             return match[0] if inside else changes[match[0]]
 
-        bare = words.sub(other, bare)
+        bare = words.sub(replacement, bare)
         bare = re.sub("\u2014+", "，", bare).replace("；", "\u3002").replace(";", ".")
-        bare = re.sub(r"(?<=[，、：。！？])[，、：。]+|(?<=^)[，、：,]\s*", "", bare)  # what a word left behind
-        return "".join(map(_parted, sentences(bare)))
+        bare = re.sub(r"(?<=[，、：。！？])[，、：。]+|(?<=^)[，、：,]\s*", "", bare)  # beside a removed word
+        return "".join(map(_split_long, sentences(bare)))
 
     paragraphs = re.split(r"\n{2,}", text)
-    plain = ["".join(map(one, sentences(paragraph))).strip() for paragraph in paragraphs]
+    plain = ["".join(map(simplify, sentences(paragraph))).strip() for paragraph in paragraphs]
     return "\n\n".join(part for part in plain if tokens(part))
 
 
 def summary(text: str, bank: Bank) -> str:
-    """One plain clause of each paragraph: the start of the sentence that shares most with the whole text."""
+    """Summarize a text by one plain clause per paragraph: the start of its central sentence, one point a line.
+
+    Central is the sentence whose character bigrams are on average the most frequent in the text.
+    """
     common = Counter(ngrams(text, 2))
     points: list[str] = []
     for paragraph in re.split(r"\n{2,}", text):
-        said = [s.strip() for s in sentences(paragraph) if tokens(s) >= _BRIEF and not s.lstrip().startswith("#")]
-        if not said:
+        candidates = [s.strip() for s in sentences(paragraph) if tokens(s) >= _BRIEF and not s.lstrip().startswith("#")]
+        if not candidates:
             continue
         # The mean and not the sum: a long sentence is not central for being long.
-        central = max(said, key=lambda s: sum(common[gram] for gram in ngrams(s, 2)) / len(s))
+        central = max(candidates, key=lambda s: sum(common[gram] for gram in ngrams(s, 2)) / len(s))
         point = ""
         for clause in re.split(r"(?<=[，；：。！？,;:!?])", flat(central, bank)):
             point += clause
             if tokens(point) >= _BRIEF:
                 break
         points.append(re.sub(r"[\s，；：、。！？,;:.!?—…]+$", "", point))
-    kept = points[:: max(1, -(-len(points) // _POINTS))]
-    return "\n".join(f"- {point}" for point in kept) or flat(text, bank)
+    stride = max(1, -(-len(points) // _POINTS))  # rounded up, so that at most _POINTS remain
+    return "\n".join(f"- {point}" for point in points[::stride]) or flat(text, bank)
 
 
 def respond(folder: Path) -> Respond:
-    """A teacher that answers from `plain.json` in `folder`: the same request, the same words.
+    """A teacher that answers from `plain.json` in `folder`, without randomness.
 
-    It raises ValueError (the server answers 400) for a prompt without a text between its tags.
+    The teacher raises ValueError (the server answers 400) for a prompt without a text between its tags.
     """
-    path, loaded = folder / "plain.json", list[Bank]()
-    # Asked for at once where it is there; a recipe with another teacher needs none.
-    if path.is_file():
-        loaded.append(load(path))
+    path = folder / "plain.json"
+    # A broken bank is refused before the first request; a recipe with another teacher needs none.
+    bank = load(path) if path.is_file() else None
 
     def answer(body: dict[str, Any]) -> Reply:
         prompt = "\n".join(str(message["content"]) for message in body["messages"])
-        if not loaded:
+        if bank is None:
             raise ValueError(f"{path}: no such file; the offline teacher needs its words there")
-        if (found := _TEXT.search(prompt)) is None:
+        if (match := _TEXT.search(prompt)) is None:
             raise ValueError(f"the offline teacher finds no <text>...</text> in {prompt[-200:]!r}")
-        # The pattern is looked for in what the prompt says, not in the text, which may say anything.
-        asked = prompt[: found.start()] + prompt[found.end() :]
-        do: Callable[[str, Bank], str] = summary if re.search(loaded[0].summary, asked) else flat
-        return Reply(do(found[1], loaded[0]))
+        # The pattern is searched in the instructions alone: the text may hold anything.
+        instructions = prompt[: match.start()] + prompt[match.end() :]
+        rewrite: Callable[[str, Bank], str] = summary if re.search(bank.summary, instructions) else flat
+        return Reply(rewrite(match[1], bank))
 
     return answer

@@ -1,4 +1,4 @@
-"""Alerts: the warnings in the banner of the report, the bad ones first."""
+"""Warnings shown above the report, most serious first."""
 
 from __future__ import annotations
 
@@ -8,175 +8,179 @@ from anneal.report import artifacts, headline, human_votes
 from anneal.report.formatting import figure
 from anneal.systems import SYSTEMS
 
-STOPS = 0.98  # below this share of answers that end by themselves, something is wrong with masks or stop tokens
-CEILING = 4.9  # a judge whose golden texts score this has no room left to tell good from better
-SLIPS = 0.05  # share of controls that may pass
+# Below this share of answers that end with a stop token, the loss masks or the stop tokens are likely wrong.
+STOPS = 0.98
+# From this mean of the golden texts on, the judge has no room left above them on its scale of 1 to 5.
+CEILING = 4.9
+# Share of control texts that may pass a check, and of judge controls that may score like golden texts.
+SLIPS = 0.05
 
-RULES_ONLY = """rule score: a program checked what a rule can check; it does not see persuasion, taste, or truth \
-beyond the sheet. Set judge.model to a language model to measure quality"""
-# What a judge does not see that lets a control score as the golden text of its record does.
-BLIND = {
-    "null": "it takes a text that says nothing for a good one",
-    "other": "it does not see whose facts a text holds",
-    "truncated": "it does not see that a text is cut off",
+RULES_ONLY = """rule score: only programmed rules are checked; persuasion, taste and truth beyond the fact sheet are \
+not assessed. Set judge.model to a language model to measure quality"""
+# The property that a judge lacks where a control text scores at least as high as its golden text.
+MISSED_BY_CONTROL = {
+    "null": "the judge accepts a text without content",
+    "other": "the judge does not detect facts of another item",
+    "truncated": "the judge does not detect truncation",
 }
 
 Alert = tuple[str, str]  # bad or note, and the line
 
 
-def unscored(now: Snapshot) -> list[Alert]:
-    """Texts that the judge gave no score: counted, and what the mean could be with them."""
-    found: list[Alert] = []
+def missing_scores(now: Snapshot) -> list[Alert]:
+    """Texts without a score: their number, the bounds of the mean, and whether failures differ between systems."""
+    alerts: list[Alert] = []
     for system in SYSTEMS:
         column = now.metric("compare", "overall", system) or {}
-        if missing := column.get("n", 0) - column.get("n_scored", 0):
+        missing = column.get("n", 0) - column.get("n_scored", 0)
+        if missing:
             outcomes = now.metric(f"judge/{system}", "outcomes") or {}
-            why = ", ".join(f"{n} {name}" for name, n in outcomes.items() if name != "ok")
+            causes = ", ".join(f"{n} {name}" for name, n in outcomes.items() if name != "ok")
             low, high = column.get("bounds") or (None, None)
-            line = (
-                f"{system}: {missing} of {column['n']} texts have no score ({why}); whatever they are worth, the mean"
-            )
-            found.append(("bad", f"{line} lies between {figure(low)} and {figure(high)}"))
-    found += [("bad", line) for line in over_budget(now)]
+            line = f"{system}: {missing} of {column['n']} texts have no score ({causes}); depending on their scores, "
+            alerts.append(("bad", f"{line}the mean lies between {figure(low)} and {figure(high)}"))
+    alerts += [("bad", line) for line in over_budget(now)]
     if uneven := now.metric("compare", "missing", "sentence"):
-        found.append(("bad", uneven))
+        alerts.append(("bad", uneven))
     elif early := now.metric("compare", "missing", "first", "sentence"):
-        found.append(("bad", f"first replies of the judge, before it was asked again: {early}"))
-    return found
+        alerts.append(("bad", f"first responses of the judge, before retries: {early}"))
+    return alerts
 
 
 def over_budget(now: Snapshot) -> list[str]:
-    """Systems whose failed judgements are more than judge.max_failed allows."""
+    """Systems whose share of failed judgements exceeds judge.max_failed."""
     allowed = (now.params.get("judge") or {}).get("max_failed")
-    found = []
-    for name in SYSTEMS:
-        outcomes = now.metric(f"judge/{name}", "outcomes") or {}
+    lines = []
+    for system in SYSTEMS:
+        outcomes = now.metric(f"judge/{system}", "outcomes") or {}
         n = sum(outcomes.values())
         failed = n - outcomes.get("ok", 0)
         share = failed / n if n else 0.0
         if allowed is not None and failed > allowed * n:
-            line = f"{name}: {figure(share, True)} of judgements failed"
-            found.append(f"{line}; judge.max_failed allows {figure(allowed, True)}")
-    return found
+            line = f"{system}: {figure(share, True)} of judgements failed"
+            lines.append(f"{line}; judge.max_failed allows {figure(allowed, True)}")
+    return lines
 
 
-def unsound(now: Snapshot) -> list[Alert]:
-    """Answers that do not stop, texts that leak or are cut, checks that see too little."""
-    found: list[Alert] = []
+def unsound_run(now: Snapshot) -> list[Alert]:
+    """Faults of the run: answers that do not stop, leakage, cut texts, lenient checks, stale results, connections."""
+    alerts: list[Alert] = []
     stops = now.metric("compare", "overall", now.shipped, "stop_rate")
     if stops is not None and stops < STOPS:
-        line = f"{figure(1 - stops, True)} of {now.shipped} answers do not stop by themselves"
-        line += f" (at most {1 - STOPS:.0%} is usual)"
-        found.append(("bad", f"{line}: see the masks under Tokens, and answer.decode.max_new_tokens"))
-    found += [("bad", f"preference learning: {line}") for line in now.metric("align", "warnings") or []]
-    found += [("bad", line) for line in leaks(now)]
+        line = f"{figure(1 - stops, True)} of {now.shipped} answers end without a stop token"
+        line += f" (usually at most {1 - STOPS:.0%})"
+        alerts.append(("bad", f"{line}: check the loss masks under Tokens, and answer.decode.max_new_tokens"))
+    alerts += [("bad", f"preference learning: {line}") for line in now.metric("align", "warnings") or []]
+    alerts += [("bad", line) for line in leaks(now)]
     if over := now.metric("format", "over_length", "rows"):
-        found.append(("bad", f"{over} records were longer than format.max_length and are in no split"))
+        alerts.append(("bad", f"{over} records exceed format.max_length and are in no part of the split"))
     for name, control in (now.metric("compare", "controls") or {}).items():
-        if (passed := control.get("mean") or 0) > SLIPS:
-            # Checks of form alone, as of verse, pass every golden text of a type: no fault, but to be known.
-            form = name == "other" and passed > 1 - SLIPS
-            why = "it sees the form of a text, not whether it fits its item" if form else "it sees too little"
-            line = f"{figure(passed, True)} of the control {name!r} pass strict: {why}"
-            found.append(("note" if form else "bad", line))
+        passed = control.get("mean") or 0
+        if passed > SLIPS:
+            # Checks of form alone, as of verse, pass every golden text of a type: by design, so only a note.
+            form_only = name == "other" and passed > 1 - SLIPS
+            cause = "the checks test form, not whether a text fits its item" if form_only else "the checks are lenient"
+            line = f"{figure(passed, True)} of the control {name!r} pass strict: {cause}"
+            alerts.append(("note" if form_only else "bad", line))
     missed = now.metric("accept", "none", "n")
     if missed and (now.params.get("accept") or {}).get("checks"):
-        line = f"{missed} of {now.metric('accept', 'n')} answers pass accept.checks on no rung"
-        found.append(("bad", f"{line}: their first attempt stands"))
-    found += [("bad", line) for line in stale(now)]
-    made, _ = artifacts.outbound(now.params)
-    if made:
-        found.append(("bad", f"{made} connections left this machine although privacy.local_only is true"))
-    return found
+        line = f"{missed} of {now.metric('accept', 'n')} answers pass accept.checks at no escalation step"
+        alerts.append(("bad", f"{line}: their first attempt is delivered"))
+    alerts += [("bad", line) for line in stale(now)]
+    connections, _ = artifacts.outbound(now.params)
+    if connections:
+        alerts.append(("bad", f"{connections} outbound connections although privacy.local_only is true"))
+    return alerts
 
 
 def stale(now: Snapshot) -> list[str]:
-    """What was edited since the run: the numbers are not those of the params and the code beside them."""
+    """Inputs edited since the run: the metrics do not belong to the params and files of the working tree."""
     if not dvc_lock.LOCK.is_file():
         return []
     entries = dvc_lock.parse(dvc_lock.LOCK.read_text("utf-8")).values()
-    found = {entry.name: dvc_lock.stale(entry, now.params) for entry in entries}
-    first = next((what for each in found.values() for what in each), "")
-    names = ", ".join(name for name, each in found.items() if each)
-    return [f"edited since the run: {first}, read otherwise by {names}; `dvc repro` first"] if first else []
+    changed = {entry.name: dvc_lock.stale(entry, now.params) for entry in entries}
+    first = next((path for paths in changed.values() for path in paths), "")
+    stages = ", ".join(name for name, paths in changed.items() if paths)
+    return [f"stale: {first} changed since the run (stages: {stages}); run `dvc repro` first"] if first else []
 
 
 def judge(now: Snapshot) -> list[Alert]:
-    """What is wrong with the judge itself, as far as it was measured."""
+    """Measured faults of the judge itself: no card, its own family, missed defects, failed controls, no human votes."""
     if now.metric("compare", "difference", "mean") is None:
         return []
     why = headline.unusable(now)
-    found: list[Alert] = [("bad", f"no score is shown: {why}")] if why else []
-    if headline.carded(now):
-        found += [("bad", f"self-judging: {line}") for line in now.metric("card", "family") or []]
-        if missed := headline.unseen(now):
-            line = f"the judge card: {', '.join(missed)} are mostly not found"
-            found.append(("bad", f"{line}; a score of this judge does not say that a text is free of them"))
+    alerts: list[Alert] = [("bad", f"no score is shown: {why}")] if why else []
+    if headline.has_card(now):
+        alerts += [("bad", f"self-judging: {line}") for line in now.metric("card", "family") or []]
+        if missed := headline.undetected(now):
+            line = f"judge card: {', '.join(missed)} are detected in fewer than half of the texts"
+            alerts.append(("bad", f"{line}; a good score does not rule them out"))
     for name, part in (now.metric("compare", "judge_controls") or {}).items():
         share = part.get("at_golden")
         if share is None:
-            found.append(("bad", f"the judge's control {name!r} has no verdict: what it shows of the judge is unknown"))
+            alerts.append(("bad", f"the judge's control {name!r} has no score: this property of the judge is untested"))
             continue
-        if name in BLIND and share > SLIPS:
-            line = f"{figure(share, True)} of the judge's control {name!r} score at least as their golden text"
-            found.append(("bad", f"{line}: {BLIND[name]}"))
+        if name in MISSED_BY_CONTROL and share > SLIPS:
+            line = f"{figure(share, True)} of the judge's control {name!r} score at least as high as their golden text"
+            alerts.append(("bad", f"{line}: {MISSED_BY_CONTROL[name]}"))
         if name == "again" and share < 1 - SLIPS:
-            line = f"{figure(1 - share, True)} of golden texts score lower when they are judged again"
-            found.append(("note", f"{line}: the judge does not repeat itself"))
+            line = f"{figure(1 - share, True)} of golden texts score lower when judged again"
+            alerts.append(("note", f"{line}: the judge is not repeatable"))
     if why := human_votes.uncalibrated(now):
-        found.append(("bad", f"UNCALIBRATED: {why}"))
-    return found
+        alerts.append(("bad", f"UNCALIBRATED: {why}"))
+    return alerts
 
 
 def pairwise(now: Snapshot) -> list[Alert]:
-    """Verdicts on pairs that went missing, and headlines that are withheld."""
-    found: list[Alert] = []
+    """Failed verdicts on pairs with the bounds of the win rate, and withheld win rates."""
+    alerts: list[Alert] = []
     if line := now.metric("compare", "preferences", "missing", "sentence"):
-        found.append(("bad", line))
+        alerts.append(("bad", line))
     for pair, part in (now.metric("compare", "preferences", "pairs") or {}).items():
         failed = part.get("failed") or {}
         if failed.get("n"):
             low, high = failed.get("bounds") or (None, None)
-            line = f"{pair}: {failed['n']} verdicts failed; with the {failed.get('pairs_lost')} pairs that they cost"
-            ends = f"{figure(low, True)} and {figure(high, True)}"
-            found.append(("bad", f"{line} the win rate lies between {ends}"))
+            line = f"{pair}: {failed['n']} verdicts failed; depending on the {failed.get('pairs_lost')} lost pairs, "
+            alerts.append(("bad", f"{line}the win rate lies between {figure(low, True)} and {figure(high, True)}"))
         if part.get("withheld"):
-            found.append(("note", f"{pair}: win rate {part['withheld']}"))
-    return found
+            alerts.append(("note", f"{pair}: win rate {part['withheld']}"))
+    return alerts
 
 
 def notes(now: Snapshot, old: Snapshot) -> list[Alert]:
-    """What is no fault, but changes how a number is to be read."""
-    found: list[Alert] = []
+    """Conditions that are no fault but change how a number reads."""
+    alerts: list[Alert] = []
     stops = now.metric("compare", "overall", "base", "stop_rate")
     if stops is not None and stops < STOPS:
-        line = f"{figure(1 - stops, True)} of base answers are cut off at answer.decode.max_new_tokens"
-        found.append(("note", f"{line}: base is judged on unfinished texts"))
+        line = f"{figure(1 - stops, True)} of base answers are truncated at answer.decode.max_new_tokens"
+        alerts.append(("note", f"{line}: base is judged on unfinished texts"))
     if (now.metric("compare", "overall", "golden", "score") or 0) >= CEILING:
-        found.append(
-            ("note", "golden scores at the top of the scale: the judge cannot tell good texts from better ones")
-        )
+        line = "golden scores at the top of the scale: the judge cannot separate good texts from better ones"
+        alerts.append(("note", line))
     if now.metric("compare", "score_kind") == "rule score":
-        found.append(("note", RULES_ONLY))
-    if (blind := now.metric("card", "blind_to")) and headline.carded(now):
-        found.append(("note", f"what the judge does not see: {'; '.join(blind)}"))
+        alerts.append(("note", RULES_ONLY))
+    blind_to = now.metric("card", "blind_to")
+    if blind_to and headline.has_card(now):
+        alerts.append(("note", f"defects that the judge does not detect: {'; '.join(blind_to)}"))
     if revision.rejudged(old, now):
-        found.append(("note", f"{old.name} was judged by another judge or rubric: its scores are not compared"))
-    if old.params and old.params.get("recipe") != now.params.get("recipe"):
-        found.append(
-            ("note", f"{old.name} holds the recipe {old.params.get('recipe')}: its numbers are of other texts")
-        )
-    return found
+        alerts.append(("note", f"{old.name} was judged by another judge or rubric: its scores are not compared"))
+    recipe = old.params.get("recipe") if old.params else None
+    if old.params and recipe != now.params.get("recipe"):
+        alerts.append(("note", f"{old.name} has the recipe {recipe}: its metrics describe other texts"))
+    return alerts
 
 
 def alerts(now: Snapshot, old: Snapshot) -> list[Alert]:
     """Every line, bad ones before notes, each group in the order of its cause."""
-    found = [*unscored(now), *unsound(now), *judge(now), *pairwise(now), *notes(now, old)]
-    return sorted(found, key=lambda alert: alert[0])
+    lines = [*missing_scores(now), *unsound_run(now), *judge(now), *pairwise(now), *notes(now, old)]
+    return sorted(lines, key=lambda alert: alert[0])
 
 
 def leaks(now: Snapshot) -> list[str]:
-    """What the leakage certificate of the split does not rule out, as lines for the banner."""
-    names = {"shared_items": "items are on two sides of the split", "crossing_pairs": "near-duplicates cross the split"}
-    counts = {words: now.metric("split", "certificate", key) for key, words in names.items()}
-    return [f"leak: {count} {words}; the scores are too good" for words, count in counts.items() if count]
+    """Leakage that the certificate of the split reports, as lines for the banner."""
+    kinds = {
+        "shared_items": "items are in more than one part of the split",
+        "crossing_pairs": "near-duplicate pairs cross the split",
+    }
+    counts = {words: now.metric("split", "certificate", key) for key, words in kinds.items()}
+    return [f"leakage: {count} {words}; scores are inflated" for words, count in counts.items() if count]

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from anneal import html
 from anneal.history.revision import Snapshot
 from anneal.html import NONE, el, fold, table
-from anneal.report.formatting import change, estimate, figure, told
+from anneal.report.formatting import change, estimate, figure, estimate_text
 from anneal.systems import MODELS, SYSTEMS
 
 # Figures of a preset: key, heading, whether it is a share.
@@ -44,7 +44,7 @@ def contract(now: Snapshot, _old: Snapshot) -> Markup:
     words = (
         f"An answer must pass {', '.join(wanted)}; one that does not is asked for again, rung by rung. "
         f"{figure((found.get('accepted') or {}).get('n'))} records: accepted at the first attempt "
-        f"{told(found.get('first'))}, in all {told(found.get('accepted'))}."
+        f"{estimate_text(found.get('first'))}, in all {estimate_text(found.get('accepted'))}."
     )
     spent = found.get("attempts") or {}
     cost = (

@@ -1,4 +1,4 @@
-"""Numbers as people read them: shares in per cent, means with their interval, keys with their value."""
+"""Formats numbers for the report: shares in per cent, means with their interval, keys with their value."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from anneal.stats import paired
 
 
 def figure(value: Any, share: bool = False) -> str:
-    """A number as people read it: shares in per cent, counts whole, the rest with three digits; an absent one is –."""
+    """A number as text: shares in per cent, counts as integers, others with two to three digits; – for None."""
     if value is None or isinstance(value, bool | str):
         return "–" if value is None else str(value)
     if isinstance(value, list | dict):
@@ -27,23 +27,24 @@ def figure(value: Any, share: bool = False) -> str:
 
 
 def signed(value: float | None) -> str:
+    """A difference with its sign; – for None."""
     return "–" if value is None else f"{value:+.2f}"
 
 
 def span(value: Any, low: Any, high: Any, share: bool = False) -> Markup:
-    """A mean with its interval behind it, smaller."""
+    """A mean, followed by its interval in small type."""
     if low is None or high is None:
         return html.text(figure(value, share))
     if share:
-        # The interval of a mean knows no bounds; that of a share does.
+        # An interval from the normal approximation can leave 0 to 1; a share cannot.
         low, high = max(low, 0.0), min(high, 1.0)
     ends = f" [{figure(low, share)}, {figure(high, share)}]".replace("%,", ",")
     return html.join(figure(value, share), el("span", ends, class_="interval"))
 
 
-def told(found: Any, share: bool = True) -> str:
-    """A metric that is a mean with its interval, as words inside a sentence."""
-    mean, low, high = ((found or {}).get(key) for key in ("mean", "low", "high"))
+def estimate_text(metric: Any, share: bool = True) -> str:
+    """A mean with its interval as plain text, for a sentence."""
+    mean, low, high = ((metric or {}).get(key) for key in ("mean", "low", "high"))
     if low is None or high is None:
         return figure(mean, share)
     if share:
@@ -51,34 +52,39 @@ def told(found: Any, share: bool = True) -> str:
     return f"{figure(mean, share)} [{figure(low, share)}, {figure(high, share)}]".replace("%,", ",")
 
 
-def chance(p: float | None) -> str:
-    """A p-value in a sentence; none is 0."""
+def p_text(p: float | None) -> str:
+    """A p-value for a sentence; none is printed as 0."""
     return "no p" if p is None else "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
-def estimate(found: Any, share: bool = True) -> Markup:
-    """The same from a metric that is a mean with its interval, or a bare number."""
-    if isinstance(found, dict):
-        return span(found.get("mean"), found.get("low"), found.get("high"), share)
-    return html.text(figure(found, share))
+def estimate(metric: Any, share: bool = True) -> Markup:
+    """A mean with its interval as a cell; `metric` may be a bare number."""
+    if isinstance(metric, dict):
+        return span(metric.get("mean"), metric.get("low"), metric.get("high"), share)
+    return html.text(figure(metric, share))
 
 
-def change(found: Any, share: bool = False) -> Markup:
-    """A paired difference with its interval, shares in points; ~ where none is shown, and what would have been."""
-    mean, low, high = ((found or {}).get(key) for key in ("mean", "low", "high"))
+def change(difference: Any, share: bool = False) -> Markup:
+    """A paired difference with its interval, shares in percentage points.
+
+    ~ marks a difference that is not significant; MDE, the minimum detectable effect at 80% power, follows it.
+    """
+    mean, low, high = ((difference or {}).get(key) for key in ("mean", "low", "high"))
     if mean is None:
         return html.text("–")
-    told = [f"{100 * value:+.1f}" if share else signed(value) for value in (mean, low, high) if value is not None]
+    texts = [f"{100 * value:+.1f}" if share else signed(value) for value in (mean, low, high) if value is not None]
     if low is None or high is None:
-        return html.text(told[0])
-    p = found.get("p_holm", found.get("p"))
-    same = "~ " if low <= 0 <= high or (p is not None and p >= paired.SURE) else ""
-    seen = found.get("detectable") if same else None
-    # What so many items would have found 4 times in 5: an open difference is no proof that there is none.
-    least = f" finds {100 * seen:.1f}" if seen and share else f" finds {figure(seen)}" if seen else ""
-    return html.join(same, told[0], el("span", f" [{told[1]}, {told[2]}]{least}", class_="interval"))
+        return html.text(texts[0])
+    p = difference.get("p_holm", difference.get("p"))
+    mark = "~ " if low <= 0 <= high or (p is not None and p >= paired.SURE) else ""
+    # An open difference does not prove that there is none, so the detectable one stands beside it.
+    detectable = difference.get("detectable") if mark else None
+    power = ""
+    if detectable:
+        power = f" MDE {100 * detectable:.1f}" if share else f" MDE {figure(detectable)}"
+    return html.join(mark, texts[0], el("span", f" [{texts[1]}, {texts[2]}]{power}", class_="interval"))
 
 
 def listing(value: Any) -> Markup:
     """Every value of a metrics file, nested keys joined by dots."""
-    return html.table(["", "value"], [[key, figure(found)] for key, found in flat(value).items()], class_="words")
+    return html.table(["", "value"], [[key, figure(part)] for key, part in flat(value).items()], class_="words")

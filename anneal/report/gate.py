@@ -7,7 +7,7 @@ import math
 from anneal.errors import UserError
 from anneal.history.revision import Snapshot
 from anneal.report import alerts, headline, regressions
-from anneal.report.formatting import signed, told
+from anneal.report.formatting import signed, estimate_text
 
 CLOSED = 3  # exit code; 1 is a report that could not be made, 2 a wrong command line
 LOWEST, HIGHEST = 1.0, 5.0
@@ -33,7 +33,7 @@ def reasons(now: Snapshot, old: Snapshot, least: float | None, most: float | Non
     """
     if least is None and most is None:
         return []
-    if headline.numbers(now.metric("compare", "difference"))["mean"] is None:
+    if headline.with_all_keys(now.metric("compare", "difference"))["mean"] is None:
         return ["nothing is compared yet: `dvc repro` makes reports/metrics/compare.json"]
     found = [f"the score does not count: {why}"] if (why := headline.unusable(now)) else []
     found += alerts.stale(now)
@@ -53,7 +53,7 @@ def _under(now: Snapshot, least: float) -> list[str]:
     if score is None:
         return [f"{now.shipped} has no score; MIN_SCORE is {least:g}"]
     low, high = (column.get("intervals") or {}).get("score") or (None, None)
-    said = told({"mean": score, "low": low, "high": high}, False)
+    said = estimate_text({"mean": score, "low": low, "high": high}, False)
     # Held against the mean with every failed judgement at worst: what was not judged earns nothing.
     worst = (column.get("bounds") or [score])[0]
     failed = f", {worst:.2f} with its failed judgements at worst" if round(score - worst, 6) else ""

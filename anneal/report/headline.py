@@ -6,156 +6,168 @@ from typing import Any
 
 from anneal.history import dvc_lock, seed_noise
 from anneal.history.revision import Snapshot
-from anneal.report.formatting import chance, figure, signed, told
+from anneal.records import Metrics
+from anneal.report.formatting import estimate_text, figure, p_text, signed
 from anneal.stats import paired
 
-# Defects that any judge must find: an empty text, a truncated one, a loop. Errors of fact are harder and not listed.
+# Defects that any judge must detect: an empty text, a truncated one, a loop. Errors of fact are harder and not listed.
 PLAIN = ("null", "truncated", "looped")
+# A defect counts as detected from this share of texts on that lose points, less those that gain points.
+DETECTED = 0.5
 NO_CARD = "no judge card for this judge: `make judge-card`"
-# What a headline is about, by the key of compare.json that holds its difference.
+# The two systems of a headline, by the key of compare.json that holds their difference.
 GAPS = {"difference": ("tuned", "base"), "aligned_difference": ("aligned", "tuned")}
+# Keys of a paired difference that a sentence reads.
+DIFFERENCE_KEYS = ("mean", "low", "high", "p", "detectable", "margin", "p_equivalent", "reason")
 
 
 def judges(now: Snapshot) -> dict[str, str]:
-    """rubric -> judge_id of the scores that are compared."""
+    """rubric -> judge_id of the compared scores."""
     return now.metric("compare", "judge", "judge_ids") or now.metric("compare", "judge_ids") or {}
 
 
-def carded(now: Snapshot) -> bool:
-    """Whether the judge card is of this judge; every rubric that gave a score must be on it."""
-    ids, card = judges(now), now.metric("card", "judge_ids") or {}
-    told = [(each.get("lower") or {}).get("n") for each in (now.metric("card", "defects") or {}).values()]
-    return bool(ids) and all(told) and all(card.get(rubric) == name for rubric, name in ids.items())
+def has_card(now: Snapshot) -> bool:
+    """Whether the judge card belongs to this judge; it must cover every rubric that gave a score."""
+    ids = judges(now)
+    card_ids = now.metric("card", "judge_ids") or {}
+    defects = now.metric("card", "defects") or {}
+    measured = all((defect.get("lower") or {}).get("n") for defect in defects.values())
+    return bool(ids) and measured and all(card_ids.get(rubric) == judge_id for rubric, judge_id in ids.items())
 
 
 def unusable(now: Snapshot) -> str:
     """Why scores of this judge are withheld: no card, or a card that misses a defect of PLAIN; else ""."""
-    if not carded(now):
+    if not has_card(now):
         return NO_CARD
-    if blind := [name for name in unseen(now) if name in PLAIN]:
-        return f"by its judge card this judge does not find {', '.join(blind)}"
+    missed = [name for name in undetected(now) if name in PLAIN]
+    if missed:
+        return f"the judge card shows that this judge does not detect {', '.join(missed)}"
     return ""
 
 
-def unseen(now: Snapshot) -> list[str]:
-    """Defects of the judge card that fewer than half of the texts lose points for, those in held-out words aside."""
-    found = []
-    for name, each in (now.metric("card", "defects") or {}).items():
-        lower, higher = ((each.get(key) or {}).get("mean") for key in ("lower", "higher"))
-        # Less those that score above their sound text: a judge that throws dice finds as many as it misses.
-        if lower is not None and not each.get("held_out") and lower - (higher or 0) < 0.5:
-            found.append(name)
-    return found
+def undetected(now: Snapshot) -> list[str]:
+    """Defects of the judge card that cost fewer than half of the texts points; held-out phrases do not count."""
+    names = []
+    for name, defect in (now.metric("card", "defects") or {}).items():
+        lower = (defect.get("lower") or {}).get("mean")
+        higher = (defect.get("higher") or {}).get("mean") or 0
+        # Texts that gain points are subtracted: a judge that scores at random lowers as many texts as it raises.
+        if lower is not None and not defect.get("held_out") and lower - higher < DETECTED:
+            names.append(name)
+    return names
 
 
-def band(now: Snapshot) -> float | None:
-    """How far two seeds lie apart, in the unit of the score; None where `make seeds` measured other inputs."""
-    found: float | None = now.metric("seeds", "score", "band")
-    if found is None or not dvc_lock.LOCK.is_file():
+def seed_band(now: Snapshot) -> float | None:
+    """The band of training-seed noise, in points of the score; None where `make seeds` measured other inputs."""
+    band: float | None = now.metric("seeds", "score", "band")
+    if band is None or not dvc_lock.LOCK.is_file():
         return None
-    return found if now.metric("seeds", "of") == seed_noise.of(dvc_lock.LOCK.read_text("utf-8")) else None
+    return band if now.metric("seeds", "of") == seed_noise.inputs_hash(dvc_lock.LOCK.read_text("utf-8")) else None
 
 
-def numbers(found: dict[str, Any] | None) -> dict[str, Any]:
-    """A paired difference with every key that its sentence reads, as older metrics lack some."""
-    empty = dict.fromkeys(("mean", "low", "high", "p", "detectable", "margin", "p_equivalent", "reason"))
-    return {**empty, "n": 0, "clusters": 0, **(found or {})}
+def with_all_keys(difference: Metrics | None) -> Metrics:
+    """A paired difference with every key that its sentence reads; older metrics lack some."""
+    return {**dict.fromkeys(DIFFERENCE_KEYS), "n": 0, "clusters": 0, **(difference or {})}
 
 
-def verdict(now: Snapshot, key: str = "difference") -> str:
-    """The result in one sentence, with its interval and its n; without a judge card, what needs no judge."""
-    gap, (mine, other) = numbers(now.metric("compare", key)), GAPS[key]
+def score_line(now: Snapshot, key: str = "difference") -> str:
+    """The difference of scores in one sentence, with interval and n; without a usable judge, the pass rates."""
+    gap = with_all_keys(now.metric("compare", key))
+    system, other = GAPS[key]
     if gap["mean"] is None:
         if key != "difference":
-            return f"Not decided between {mine} and {other}: {gap['reason'] or 'no text has a score of both'}"
-        return "Nothing is compared yet: `dvc repro` makes reports/metrics/compare.json"
+            return f"Undecided between {system} and {other}: {gap['reason'] or 'no text has a score from both systems'}"
+        return "No comparison yet: `dvc repro` writes reports/metrics/compare.json"
     if why := unusable(now):
-        return f"{passes(now, key)}; {why}"
-    if why := hidden(now, key):
-        return f"Not decided between {mine} and {other}: {why}"
-    # The band is that of two trainings of the tuned model: the base has none, and these two share theirs.
-    wide = None if other == "base" or mine == "aligned" else band(now)
-    return _sized(gap, mine, other, now.metric("compare", "score_kind") or "score", wide)
+        return f"{pass_rate_line(now, key)}; {why}"
+    if why := missing_scores_caveat(now, key):
+        return f"Undecided between {system} and {other}: {why}"
+    # The band is that of two trainings of the tuned model: the base has none, and aligned and tuned share theirs.
+    noise = None if other == "base" or system == "aligned" else seed_band(now)
+    return _difference_sentence(gap, system, other, now.metric("compare", "score_kind") or "score", noise)
 
 
-def _sized(gap: dict[str, Any], mine: str, other: str, score: str, wide: float | None) -> str:
-    """What the interval of a difference allows to say of it; `wide` is the noise of other training seeds."""
-    kind, state = f"{score}, 1 to 5; n = {gap['n']} in {gap['clusters']} items", paired.state(gap, wide)
+def _difference_sentence(gap: Metrics, system: str, other: str, score: str, noise: float | None) -> str:
+    """The conclusion that the interval of a difference allows; `noise` is the band of training seeds, in points."""
+    scale = f"{score}, 1 to 5; n = {gap['n']} in {gap['clusters']} items"
+    state = paired.state(gap, noise)
     if state == "none":
-        return f"{mine} − {other} is {signed(gap['mean'])} ({kind}: {gap['reason'] or 'too few for an interval'})"
-    size = f"{signed(gap['mean'])} [{signed(gap['low'])}, {signed(gap['high'])}] ({kind}, 95% interval)"
+        return f"{system} − {other} is {signed(gap['mean'])} ({scale}: {gap['reason'] or 'too few for an interval'})"
+    size = f"{signed(gap['mean'])} [{signed(gap['low'])}, {signed(gap['high'])}] ({scale}, 95% interval)"
     if state == "noise":
-        return f"{mine} and {other} differ by no more than other training seeds do, ±{figure(wide)}: {size}"
+        return f"{system} and {other} differ by no more than training-seed noise, ±{figure(noise)}: {size}"
     if state == "equivalent":
-        return f"{mine} and {other} are as good as each other, within ±{gap['margin']}: {size}"
+        return f"{system} and {other} are equivalent within ±{gap['margin']}: {size}"
     if state == "open":
-        # An open result is no proof that there is no difference: say what would have been seen.
-        seen = f"; a true one of {figure(gap['detectable'])} would show 4 times in 5" if gap["detectable"] else ""
-        by = "" if gap["low"] <= 0 <= gap["high"] else f" by sign flips of items ({chance(gap['p'])})"
-        return f"No difference shown between {mine} and {other}{by}: {size}{seen}"
+        # An open result does not prove that there is no difference, so the sentence gives the detectable one.
+        power = f"; minimum detectable difference {figure(gap['detectable'])} at 80% power" if gap["detectable"] else ""
+        test = "" if gap["low"] <= 0 <= gap["high"] else f" by a sign-flip test over items ({p_text(gap['p'])})"
+        return f"No difference shown between {system} and {other}{test}: {size}{power}"
     ends = sorted((abs(gap["low"]), abs(gap["high"])))
+    size = f"{abs(gap['mean']):.2f} [{ends[0]:.2f}, {ends[1]:.2f}] ({scale}, 95% interval)"
     small = gap["p_equivalent"] is not None and gap["p_equivalent"] < paired.SURE
-    words = f"{abs(gap['mean']):.2f} [{ends[0]:.2f}, {ends[1]:.2f}] ({kind}, 95% interval)"
-    near = f", yet both are as good as each other within ±{gap['margin']}" if small else ""
-    return f"{mine} is {'better' if state == 'higher' else 'worse'} than {other} by {words}{near}"
+    margin = f", yet equivalent within ±{gap['margin']}" if small else ""
+    return f"{system} is {'better' if state == 'higher' else 'worse'} than {other} by {size}{margin}"
 
 
-def hidden(now: Snapshot, key: str = "difference") -> str:
-    """What failed judgements may hide of the difference: "" where its sign does not hang on them."""
+def missing_scores_caveat(now: Snapshot, key: str = "difference") -> str:
+    """How failed judgements leave the difference undecided; "" where its sign does not depend on them."""
     if now.metric("compare", "missing", "differs"):
-        return "one system lost more verdicts than the other, so that their means are of other texts"
+        return "judgements failed at different rates, so the two means cover different texts"
     mean = now.metric("compare", key, "mean")
     low, high = now.metric("compare", key, "bounds") or (mean, mean)
     if mean and (low if mean > 0 else -high) <= 0:
-        return f"with the failed judgements at worst and at best the difference is {signed(low)} to {signed(high)}"
+        return f"with failed judgements at worst and at best the difference is {signed(low)} to {signed(high)}"
     return ""
 
 
-def passes(now: Snapshot, key: str = "difference") -> str:
-    """The strict pass rates and McNemar's test of them: what a program checked, whoever judges."""
+def pass_rate_line(now: Snapshot, key: str = "difference") -> str:
+    """The strict pass rates with McNemar's test; they come from programmed checks and need no judge."""
     test = now.metric("compare", "passes", "strict") or {}
-    shares = [_share(now, system) for system in GAPS[key]]
-    if None in shares or not test.get("n"):
+    system, other = GAPS[key]
+    rates = [_strict_rate(now, name) for name in (system, other)]
+    if None in rates or not test.get("n"):
         return "No score is shown"
     if key != "difference":  # compare tests the pass rates of tuned and base alone
-        mine, other = GAPS[key]
-        return f"{mine} passes strict in {shares[0]} of {test['n']} texts, {other} in {shares[1]}"
-    ours, theirs = test.get("only_left") or 0, test.get("only_right") or 0
-    alone = f"{ours} pass in tuned only and {theirs} in base only"
-    rates = f"{shares[0]} against {shares[1]} (n = {test['n']}; {alone}; McNemar {chance(test.get('p'))})"
-    # McNemar takes texts for independent; those of one item are not, so that the items decide.
-    state = paired.state(numbers(test.get("paired")))
+        return f"{system} passes strict in {rates[0]} of {test['n']} texts, {other} in {rates[1]}"
+    discordant = f"{test.get('only_left') or 0} pass in tuned only and {test.get('only_right') or 0} in base only"
+    size = f"{rates[0]} against {rates[1]} (n = {test['n']}; {discordant}; McNemar {p_text(test.get('p'))})"
+    # McNemar treats texts as independent; those of one item are not, so that the test over items decides.
+    state = paired.state(with_all_keys(test.get("paired")))
     if state not in ("higher", "lower"):
-        return f"No difference shown in how often tuned and base pass strict: {rates}"
-    return f"tuned passes strict {'more' if state == 'higher' else 'less'} often than base: {rates}"
+        return f"No difference shown between the strict pass rates of tuned and base: {size}"
+    return f"tuned passes strict {'more' if state == 'higher' else 'less'} often than base: {size}"
 
 
-def _share(now: Snapshot, system: str) -> str | None:
+def _strict_rate(now: Snapshot, system: str) -> str | None:
     column = now.metric("compare", "overall", system) or {}
+    if column.get("strict") is None:
+        return None
     low, high = (column.get("intervals") or {}).get("strict") or (None, None)
-    return told({"mean": column["strict"], "low": low, "high": high}) if column.get("strict") is not None else None
+    return estimate_text({"mean": column["strict"], "low": low, "high": high})
 
 
-def preferred(now: Snapshot, key: str = "difference") -> str:
-    """The win rate of one over the other; "" where it is withheld, where nothing was compared, or without a card."""
-    mine, other = GAPS[key]
-    found = now.metric("compare", "preferences", "pairs", f"{mine}:{other}") or {}
-    win = found.get("win") or {}
-    if win.get("mean") is None or found.get("withheld") or unusable(now):
+def preference_line(now: Snapshot, key: str = "difference") -> str:
+    """The win rate of one system over the other; "" where it is withheld, not measured, or the judge is unusable."""
+    system, other = GAPS[key]
+    pair: dict[str, Any] = now.metric("compare", "preferences", "pairs", f"{system}:{other}") or {}
+    win = pair.get("win") or {}
+    if win.get("mean") is None or pair.get("withheld") or unusable(now):
         return ""
-    rate = f"win rate {told(win)} (ties as halves; n = {win['n']} in {win['clusters']} items, 95% interval)"
-    if (found.get("controlled") or {}).get("state") == "not identifiable":
-        rate += "; it cannot be told from a preference for length, which is not identifiable"
+    counts = f"ties count half; n = {win['n']} in {win['clusters']} items, 95% interval"
+    rate = f"win rate {estimate_text(win)} ({counts})"
+    if (pair.get("controlled") or {}).get("state") == "not identifiable":
+        rate += "; a preference for length cannot be ruled out, its effect is not identifiable"
     low, high = win.get("low"), win.get("high")
     if low is None or high is None:
-        return f"{mine} beside {other}: {rate}"
+        return f"{system} against {other}: {rate}"
     if low <= 0.5 <= high:
-        return f"No preference shown between {mine} and {other}: {rate}"
-    first, second = (mine, other) if low > 0.5 else (other, mine)
-    return f"{first} is preferred to {second}: {mine}'s {rate}"
+        return f"No preference shown between {system} and {other}: {rate}"
+    first, second = (system, other) if low > 0.5 else (other, system)
+    return f"{first} is preferred to {second}: {system}'s {rate}"
 
 
 def lines(now: Snapshot) -> list[str]:
-    """Tuned against base, and where preferences were learnt what these brought on top: score, then win rate."""
-    keys = [key for key, (mine, _) in GAPS.items() if mine in now.systems or key == "difference"]
-    return [line for key in keys for line in (verdict(now, key), preferred(now, key)) if line]
+    """Score and win rate of tuned against base, then of aligned against tuned where there is an aligned model."""
+    keys = [key for key, (system, _) in GAPS.items() if system in now.systems or key == "difference"]
+    return [line for key in keys for line in (score_line(now, key), preference_line(now, key)) if line]

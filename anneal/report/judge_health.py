@@ -15,7 +15,7 @@ from anneal.history import revision
 from anneal.history.revision import Snapshot
 from anneal.html import NONE, el, table
 from anneal.report import headline, human_votes
-from anneal.report.formatting import chance, estimate, figure, signed, span, told
+from anneal.report.formatting import p_text, estimate, figure, signed, span, estimate_text
 from anneal.stats import pairwise_summary
 from anneal.systems import SYSTEMS
 
@@ -89,7 +89,7 @@ def controls(now: Snapshot) -> Markup:
 def _order(name: str, part: Found, again: Found) -> list[Any]:
     rate = span(part.get("consistency"), part.get("low"), part.get("high"), True)
     flips = f"{figure(part.get('flips_first'))} / {figure(part.get('flips_second'))}"
-    bias = f"{signed(part.get('bias'))}, {chance(part.get('p'))}" if part.get("bias") is not None else "–"
+    bias = f"{signed(part.get('bias'))}, {p_text(part.get('p'))}" if part.get("bias") is not None else "–"
     cells = [figure(part.get("first_share"), True), figure(part.get("ties")), figure(again.get("stability"), True)]
     reason = part.get("reason") or ""
     return [name, figure(part.get("n")), rate, flips, bias, *cells, "" if reason == pairwise_summary.BLIND else reason]
@@ -164,7 +164,7 @@ def card(now: Snapshot) -> Markup:
         ]
         for name, part in found["defects"].items()
     ]
-    other = NONE if headline.carded(now) else el("p", "This card is of another judge.", class_="mark bad")
+    other = NONE if headline.has_card(now) else el("p", "This card is of another judge.", class_="mark bad")
     lines = [*(found.get("family") or []), *(found.get("blind_to") or [])]
     lines += [f"left out: {name} ({why})" for name, why in (found.get("left_out") or {}).items()]
     return html.join(
@@ -181,12 +181,14 @@ def _sound(found: Found) -> list[str]:
     """What good texts pay, and what length alone is worth."""
     lines = []
     if clear := (found.get("sound") or {}).get("unflagged"):
-        lines.append(f"{told(clear)} of {figure(clear.get('n'))} sound texts are not flagged.")
+        lines.append(f"{estimate_text(clear)} of {figure(clear.get('n'))} sound texts are not flagged.")
     if over := found.get("over_rejected"):
         n = figure(over.get("n"))
-        lines.append(f"The golden text beats the worse one made for it in {told(over)} of {n} pairs, ties as halves.")
+        lines.append(
+            f"The golden text beats the worse one made for it in {estimate_text(over)} of {n} pairs, ties as halves."
+        )
     if slope := found.get("length"):
-        size, n = told({**slope, "mean": slope.get("slope")}, False), figure(slope.get("n"))
+        size, n = estimate_text({**slope, "mean": slope.get("slope")}, False), figure(slope.get("n"))
         why = f" ({slope['reason']})" if slope.get("reason") else ""
         lines.append(f"Points for each doubling of the length among {n} sound texts: {size}{why}.")
     return lines

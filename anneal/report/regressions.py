@@ -67,7 +67,9 @@ def _means(now: Snapshot, old: Snapshot) -> dict[str, Metrics]:
         mine, theirs = (side.metric("compare", *place, side.shipped) or {} for side in (now, old))
         if mine.get("score") is not None and theirs.get("score") is not None:
             gap = {"n": mine.get("n_scored"), "mean": mine["score"] - theirs["score"]}
-            found[kind] = headline.numbers({**gap, "reason": f"the texts of {old.name} are not in the cache of DVC"})
+            found[kind] = headline.with_all_keys(
+                {**gap, "reason": f"the texts of {old.name} are not in the cache of DVC"}
+            )
     return found
 
 
@@ -118,7 +120,7 @@ def sentence(now: Snapshot, old: Snapshot, found: dict[str, Metrics]) -> str:
         said = f"{signed(whole['mean'])}; no interval: {whole['reason']}"
         return f"{sides}: {said}{left_out(whole)}"
     # The noise of another seed was measured on tuned models only.
-    wide = headline.band(now) if now.shipped == old.shipped == "tuned" else None
+    wide = headline.seed_band(now) if now.shipped == old.shipped == "tuned" else None
     return f"{sides}: {paired.sentence(whole, wide)}{left_out(whole)}"
 
 

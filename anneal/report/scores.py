@@ -1,6 +1,6 @@
 """Scores and checks of every system: by content type, by dimension, by check, and text by text.
 
-Each section is a function of the snapshot. It is empty where its stage has not run, and the page leaves it out.
+Each section is a function of the snapshot. It is empty where its stage has not run; the page then leaves it out.
 """
 
 from __future__ import annotations
@@ -19,43 +19,47 @@ from anneal.report.formatting import change, estimate, figure, span
 
 
 def label(now: Snapshot, kind: str) -> Markup:
+    """The title of a content type; its key is the hint."""
     return el("span", (now.params.get("types") or {}).get(kind, kind), title=kind)
 
 
 def ordered(now: Snapshot, kinds: Sequence[str]) -> list[str]:
-    """Types in the order of params.yaml."""
+    """Content types in the order of params.yaml, unknown ones last."""
     known = list(now.params.get("types") or {})
     return sorted(kinds, key=lambda kind: (known.index(kind) if kind in known else len(known), kind))
 
 
 def _row(now: Snapshot, kind: str, block: dict[str, Any], before: Metrics | None) -> tuple[list[Any], Any]:
-    """One line of the table of scores, and the bars of the same numbers."""
-    gap, best = block.get("difference") or {}, block.get("best") or {}
+    """One row of the table of scores, and the bars of the same numbers."""
+    gap = block.get("difference") or {}
+    best = block.get("best") or {}
     columns = {s: block.get(s) or {} for s in now.systems}
     ends = {s: (columns[s].get("intervals") or {}).get("score") or [None, None] for s in now.systems}
     means = [span(columns[s].get("score"), *ends[s]) for s in now.systems]
     wins = " / ".join(str(best.get(key, "–")) for key in (*now.systems, "tie"))
     gaps = [change(gap), figure(gap.get("p_holm", gap.get("p")))]
     gaps += [change(block.get("aligned_difference"))] if "aligned" in now.systems else []
-    name = "all types" if kind == regressions.ALL else label(now, kind)
-    plain = "all types" if kind == regressions.ALL else str((now.params.get("types") or {}).get(kind, kind))
-    bars = (plain, [(s, columns[s].get("score"), *ends[s]) for s in now.systems])
+    name: Any = label(now, kind)
+    title = str((now.params.get("types") or {}).get(kind, kind))
+    if kind == regressions.ALL:
+        name = title = "all types"
+    bars = (title, [(s, columns[s].get("score"), *ends[s]) for s in now.systems])
     return [name, figure(columns["golden"].get("n")), *means, *gaps, regressions.cell(before), wins], bars
 
 
 def scores(now: Snapshot, old: Snapshot) -> Markup:
-    """Per content type and dimension: all systems, the paired differences, who is best how often."""
-    found = now.metric("compare")
-    if not found:
+    """Scores by content type and dimension: each system, the paired differences, and how often each is best."""
+    metrics = now.metric("compare")
+    if not metrics:
         return NONE
-    blocks = {kind: found["by_type"][kind] for kind in ordered(now, list(found.get("by_type") or {}))}
+    blocks = {kind: metrics["by_type"][kind] for kind in ordered(now, list(metrics.get("by_type") or {}))}
     blocks[regressions.ALL] = {
-        **(found.get("overall") or {}),
-        **{key: found.get(key) for key in (*headline.GAPS, "best")},
+        **(metrics.get("overall") or {}),
+        **{key: metrics.get(key) for key in (*headline.GAPS, "best")},
     }
     before = {} if old.note else regressions.changes(now, old)
-    made = [_row(now, kind, block, before.get(kind)) for kind, block in blocks.items()]
-    score = found.get("score_kind", "score")
+    rows = [_row(now, kind, block, before.get(kind)) for kind, block in blocks.items()]
+    score = metrics.get("score_kind", "score")
     gaps = ["tuned − base", "p", *(["aligned − tuned"] if "aligned" in now.systems else [])]
     head = [
         "type",
@@ -66,11 +70,12 @@ def scores(now: Snapshot, old: Snapshot) -> Markup:
         f"best: {' / '.join((*now.systems, 'tie'))}",
     ]
     caption = (
-        f"Mean {score}, 1 to 5, with 95% intervals clustered over {figure(found.get('clusters'))} items; "
-        "p of the difference by sign flips of items, Holm-corrected over types; ~ where the interval holds 0."
+        f"Mean {score}, 1 to 5, with 95% intervals clustered over {figure(metrics.get('clusters'))} items; "
+        "p by a sign-flip test over items, Holm-corrected over types; ~ marks an interval that contains 0; MDE: minimum "
+        "detectable effect at 80% power."
     )
     compared = old.note or regressions.sentence(now, old, before)
-    chart = charts.bars(f"Mean {score} by content type", [bars for _, bars in made], 1, 5)
+    chart = charts.bars(f"Mean {score} by content type", [bars for _, bars in rows], 1, 5)
     return html.join(
         human_votes.caution(now),
         table(head, [row for row, _ in made], class_="wide" if "aligned" in now.systems else None),
@@ -84,85 +89,88 @@ def scores(now: Snapshot, old: Snapshot) -> Markup:
 
 def _noise(now: Snapshot) -> Markup:
     """What another training seed alone changes, where that was measured on these very inputs."""
-    if now.shipped != "tuned" or (wide := headline.band(now)) is None:
+    if now.shipped != "tuned" or (band := headline.seed_band(now)) is None:
         return NONE
     seeds = len(now.metric("seeds", "seeds") or [])
-    line = f"Noise: the means of two training seeds lie up to ±{figure(wide)} apart (95%, from {seeds} seeds); "
-    return el("p", f"{line}a smaller difference to BASE may be another seed's.", class_="soft")
+    line = f"Seed noise: the means of two training seeds differ by up to ±{figure(band)} (95%, from {seeds} seeds); "
+    return el("p", f"{line}a smaller difference to BASE may come from the seed.", class_="soft")
 
 
 def dimensions(now: Snapshot, old: Snapshot) -> Markup:
-    """The same by dimension of each type; all differences of a column share one Holm correction."""
+    """Scores by dimension of each type; all differences of a column share one Holm correction."""
     gaps = now.metric("compare", "dims") or {}
     before = {} if old.note else regressions.dimensions(now, old)
     rows = []
     for kind in ordered(now, list(gaps)):
         for dim, gap in gaps[kind].items():
             means = [now.metric(f"judge/{s}", "by_type", kind, "dims", dim, "score") for s in now.systems]
-            less = regressions.cell((before.get(kind) or {}).get(dim))
+            against_base = regressions.cell((before.get(kind) or {}).get(dim))
             p = figure(gap.get("p_holm", gap.get("p")))
-            rows.append([label(now, kind), dim, figure(gap.get("n")), *map(figure, means), change(gap), p, less])
+            rows.append(
+                [label(now, kind), dim, figure(gap.get("n")), *map(figure, means), change(gap), p, against_base]
+            )
     if not rows:
         return NONE
     head = ["type", "dimension", "n", *now.systems, "tuned − base", "p", regressions.versus(now, old)]
-    words = "p of the difference by sign flips of items, Holm-corrected over types and dimensions."
-    made = table(head, rows)
-    return fold("every dimension by itself", human_votes.caution(now), made, el("p", words, class_="soft"))
+    words = "p by a sign-flip test over items, Holm-corrected over types and dimensions."
+    return fold("scores by dimension", human_votes.caution(now), table(head, rows), el("p", words, class_="soft"))
 
 
-WORDS = """strict: it stops and passes every check of evaluate.strict in params.yaml. repeats: itself, more than 99 of \
-100 golden texts do. copies: nearly a training text. Controls are golden texts in the wrong place (swapped: of the \
-same item and another type; other: of another item and the same type): a check that sees anything refuses them."""
+LEGEND = """strict: the answer stops and passes every check of evaluate.strict in params.yaml. repeats: more repetition \
+than in 99% of golden texts. copies: near-duplicates of a training text. Controls are golden texts of another record \
+(swapped: same item, another type; other: another item, same type): sound checks reject them."""
 
 
 def checks(now: Snapshot, _old: Snapshot) -> Markup:
-    """What arithmetic decides: strict, stops, likelihood, copies; and the controls that must fail."""
-    found = now.metric("evaluate")
-    if not found:
+    """Programmed checks by system: strict, stops, copies, likelihood; and the controls that must fail them."""
+    metrics = now.metric("evaluate")
+    if not metrics:
         return NONE
-    rules = {name: (found.get("rules") or {}).get(name) or {} for name in now.systems}
+    rules = {name: (metrics.get("rules") or {}).get(name) or {} for name in now.systems}
     rows = []
     for name in now.systems:
-        stops, copies = ((found.get(key) or {}).get(name) or {} for key in ("stops", "copies"))
+        stops = (metrics.get("stops") or {}).get(name) or {}
+        copies = (metrics.get("copies") or {}).get(name) or {}
         cells = [rules[name].get("strict"), stops.get("stopped"), stops.get("looped"), copies.get("near")]
-        bits, chrf = (
-            now.metric("evaluate", "likelihood", name, "bits_per_byte"),
-            now.metric("evaluate", "overlap", name, "chrf"),
-        )
+        bits = now.metric("evaluate", "likelihood", name, "bits_per_byte")
+        chrf = now.metric("evaluate", "overlap", name, "chrf")
         rows.append([name, *map(estimate, cells), figure(bits), figure(chrf)])
-    controls = {name: part for name, part in (found.get("controls") or {}).items() if part.get("mean") is not None}
+    controls = {name: part for name, part in (metrics.get("controls") or {}).items() if part.get("mean") is not None}
     for name, control in controls.items():
         rows.append([html.join(el("span", "control", class_="mark"), name), estimate(control), *[""] * 5])
     head = ["", "strict", "stops", "repeats", "copies", "bits per byte", "chrF"]
     names = sorted(set().union(*rules.values()) - {"by_type"})
-    each = table(["rule", *rules], [[rule, *(estimate(part.get(rule)) for part in rules.values())] for rule in names])
-    test = el("p", f"{headline.passes(now)}.") if now.metric("compare", "passes", "strict", "n") else NONE
-    return html.join(table(head, rows), test, el("p", WORDS, class_="soft"), fold("every rule by itself", each))
+    by_rule = table(
+        ["rule", *rules], [[rule, *(estimate(part.get(rule)) for part in rules.values())] for rule in names]
+    )
+    test = el("p", f"{headline.pass_rate_line(now)}.") if now.metric("compare", "passes", "strict", "n") else NONE
+    return html.join(table(head, rows), test, el("p", LEGEND, class_="soft"), fold("pass rates by rule", by_rule))
 
 
 def choices(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Which texts to look at first: those in which the last model fails, or loses to the one that it was made from."""
-    there = any("aligned" in row["systems"] for row in rows)  # as the script of the page finds out, too
-    name, below = ("aligned", "tuned") if there else ("tuned", "base")
+    """Filters of the browser: texts in which the last model fails, or loses to the model that it was trained from."""
+    has_aligned = any("aligned" in row["systems"] for row in rows)  # report.js decides by the same rule
+    name, below = ("aligned", "tuned") if has_aligned else ("tuned", "base")
     return {
         "all": "all texts",
         "strict": f"{name} fails strict",
         "facts": f"{name} fails a check",
         "stop": f"{name} does not stop",
         "below": f"{name} scores below {below}",
-        "unscored": "one is not scored",
+        "unscored": "a text has no score",
     }
 
 
 def choice(name: str, title: str, options: dict[str, str]) -> Markup:
-    return el("select", *(el("option", t, value=key) for key, t in options.items()), id=name, aria_label=title)
+    """A select element; `options` maps values to their words."""
+    return el("select", *(el("option", words, value=key) for key, words in options.items()), id=name, aria_label=title)
 
 
 def browser(now: Snapshot, _old: Snapshot) -> Markup:
     """Prompt and texts side by side; the script of the page fills it from JSON."""
     rows, total = artifacts.browser()
     if not rows:
-        return el("p", "data/test.jsonl and data/checks.jsonl are not here; `dvc pull` or `dvc repro` brings them.")
+        return el("p", "data/test.jsonl and data/checks.jsonl are missing; run `dvc pull` or `dvc repro`.")
     kinds = ordered(now, sorted({row["type"] for row in rows}))
     labels = {kind: (now.params.get("types") or {}).get(kind, kind) for kind in kinds}
     tools = [
@@ -180,5 +188,5 @@ def browser(now: Snapshot, _old: Snapshot) -> Markup:
         html.data(labels, "labels"),
     ]
     if len(rows) < total:
-        parts.append(el("p", f"{len(rows)} of {total} records fit this page; the rest is in data/checks.jsonl."))
+        parts.append(el("p", f"The page holds {len(rows)} of {total} records; the others are in data/checks.jsonl."))
     return html.join(*parts)

@@ -1,8 +1,8 @@
-"""Documents in chunks of a fair size, cut where an author would.
+"""Splits documents into chunks of bounded size, preferably at headings, blocks and sentence ends.
 
-A token here is one Chinese, Japanese or Korean character, or one word or number of up to 20 signs (a longer run, such
-as a key or an address, counts once for every 20): no model's tokens, but within a third of them, the same for every
-model and known without one. Punctuation is not counted.
+A token of this module is one Chinese, Japanese or Korean character, or one word or number of up to 20 characters (a
+longer run, such as a key or an address, counts once for every 20). These are not the tokens of a model, but within a
+third of their number, the same for every model and countable without one. Punctuation is not counted.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from anneal.sources.markdown import Document
 
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 _TOKEN = re.compile(rf"[{_CJK}]|[^\W{_CJK}]{{1,20}}")
-# Splitters made for English know no full-width stop (semchunk 4.1 has none of them), and a point alone is not enough:
-# that of 3.5 or of `1. ` at the start of a line ends nothing. A line of a list, table or quotation ends with the line.
+# Splitters for English lack full-width stops (semchunk 4.1 has none of them), and a full stop is ambiguous: in 3.5, or
+# in `1. ` at the start of a line, it ends no sentence. A line of a list, table or quotation ends with the line.
 _SENTENCE = re.compile(
     r"[。！？!?]+[”’」』》）)\]\"'*_]*\s*|(?<!\A\d)(?<!\n\d)(?<!\n\d\d)\.[”’\"')\]*_]*\s+|\n\s*(?=\n|[-*+|>]|\d+[.)])"
 )
 _CLAUSE = re.compile(r"[，；：、,;:—…]+[”’」』》）)\]\"']*\s*|\n")
-# What a cut costs, and what a chunk costs that is too short. Only the order of these matters.
+# Costs of a cut by its place, and of a chunk that is too short. Chosen for their order, not their size.
 _AT_BLOCK, _IN_BLOCK, _IN_SENTENCE, _AFTER_HEADING, _HEADING_INSIDE, _SHORT = 2.0, 8.0, 20.0, 30.0, 3.0, 1000.0
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """`document.text[start:end]`, the chunk numbered from 1; `text` is that without blank ends, or masked."""
+    """Chunk `number` (from 1) of a document: `document.text[start:end]`; `text` is stripped, and may be masked."""
 
     document: Document
     number: int
@@ -39,24 +39,25 @@ class Chunk:
 
     @property
     def lines(self) -> str:
-        """The lines of the source that it stands in, as `12-40`."""
-        kept = self.document.text[self.start : self.end]
-        first = self.start + len(kept) - len(kept.lstrip())
-        return f"{self.document.line(first)}-{self.document.line(self.start + len(kept.rstrip()) - 1)}"
+        """Line range in the source file, as `12-40`."""
+        source = self.document.text[self.start : self.end]
+        first = self.start + len(source) - len(source.lstrip())
+        return f"{self.document.line(first)}-{self.document.line(self.start + len(source.rstrip()) - 1)}"
 
 
 def tokens(text: str) -> int:
+    """Number of tokens of a text, as defined above."""
     return sum(1 for _ in _TOKEN.finditer(text))
 
 
 def ends(text: str) -> list[int]:
-    """Where each sentence ends, the white space after it included; the last one is the end of the text."""
-    found = [match.end() for match in _SENTENCE.finditer(text)]
-    return found if found and found[-1] == len(text) else [*found, len(text)]
+    """Offsets of sentence ends, after their trailing white space; the last one is the end of the text."""
+    offsets = [match.end() for match in _SENTENCE.finditer(text)]
+    return offsets if offsets and offsets[-1] == len(text) else [*offsets, len(text)]
 
 
 def sentences(text: str) -> list[str]:
-    """A text cut at the ends of its sentences; joined again, they are the text."""
+    """Split a text at its sentence ends; the join of the sentences is the text."""
     cuts = [0, *ends(text)]
     return [text[a:b] for a, b in pairwise(cuts) if b > a]
 

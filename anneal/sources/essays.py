@@ -1,7 +1,8 @@
-"""The records that teach a style, made of chunks: rewrite plain words, continue a text, expand a summary.
+"""Style records from chunks of essays, by three templates: rewrite plain text, continue a text, expand a summary.
 
-Each holds the author's own words as its text, and as the fact `given` what they are to be made from. The start of a
-chunk is cut from it; plain words and summaries a teacher writes, who is asked here and answered elsewhere.
+The text of a record is the author's own; its fact `given` is the input from which a model is to write that text. For
+`continue` it is the start of the chunk. For the other templates a teacher writes it: this module builds the requests
+and fills in the answers.
 """
 
 from __future__ import annotations
@@ -42,35 +43,36 @@ class Markdown(Section):
 
 
 def safe(parts: Sequence[Chunk], mode: pii.Mode) -> tuple[list[Chunk], Metrics]:
-    """Chunks after the treatment of personal data, texts and titles, and its counts."""
+    """Apply `mode` to personal data in texts and titles. Returns the remaining chunks and the counts of hits."""
     titles = list(dict.fromkeys(part.title for part in parts))
     texts, counts = pii.apply([*titles, *(part.text for part in parts)], mode)
-    named = dict(zip(titles, texts, strict=False))
-    kept = []
+    safe_titles = dict(zip(titles, texts, strict=False))  # the texts of the chunks follow the titles
+    safe_chunks = []
     for part, text in zip(parts, texts[len(titles) :], strict=True):
-        if text is not None and (title := named[part.title]) is not None:
-            kept.append(replace(part, text=text, title=title))
-    return kept, counts
+        if text is not None and (title := safe_titles[part.title]) is not None:
+            safe_chunks.append(replace(part, text=text, title=title))
+    return safe_chunks, counts
 
 
-def _head(text: str) -> int:
-    """The sentence end that is nearest to a third of a text; 0 for a single sentence."""
-    places = [at for at in ends(text) if text[:at].strip() and text[at:].strip()]
+def _split_point(text: str) -> int:
+    """Offset of the sentence end nearest to a third of the tokens of a text; 0 for a single sentence."""
+    offsets = [at for at in ends(text) if text[:at].strip() and text[at:].strip()]
     third = tokens(text) / 3
-    return min(places, key=lambda at: abs(tokens(text[:at]) - third), default=0)
+    return min(offsets, key=lambda at: abs(tokens(text[:at]) - third), default=0)
 
 
 def records(parts: Sequence[Chunk], templates: Sequence[Template]) -> list[Record]:
-    """One record for each chunk and template; what a teacher must write first, `given`, is empty.
+    """One record per chunk and template; `given` is empty where a teacher must write it first.
 
-    A chunk of one sentence cannot be continued and gives no such record.
+    A chunk of a single sentence gives no `continue` record.
     """
     rows: list[Record] = []
     for part, template in itertools.product(parts, templates):
         meta = part.document.meta
         given, text = "", part.text
         if template == "continue":
-            if not (at := _head(text)):
+            at = _split_point(text)
+            if not at:
                 continue
             given, text = text[:at].rstrip(), text[at:].strip("\n")
         facts = {AUTHOR: meta[AUTHOR], "title": part.title, "date": meta["date"], "given": given}
@@ -81,22 +83,26 @@ def records(parts: Sequence[Chunk], templates: Sequence[Template]) -> list[Recor
 
 
 def calls(rows: Iterable[Record], folder: Path) -> list[Call]:
-    """What the teacher is asked, by the prompt named as the template, with the facts and the $text as its slots."""
+    """Requests to the teacher for rows without `given`. The prompt file is named as the template; its slots are the
+    facts and $text."""
     rows = [row for row in rows if not row["facts"]["given"]]
-    asked = {name: prompts.Prompt(folder / f"{name}.md") for name in sorted({row["type"] for row in rows})}
+    templates = {name: prompts.Prompt(folder / f"{name}.md") for name in sorted({row["type"] for row in rows})}
     slots = [{**prompts.slots(row["facts"]), "text": row["text"]} for row in rows]
-    return [Call(row["id"], asked[row["type"]].messages(**said)) for row, said in zip(rows, slots, strict=True)]
+    return [Call(row["id"], templates[row["type"]].messages(**values)) for row, values in zip(rows, slots, strict=True)]
 
 
-def given(rows: Iterable[Record], answers: Iterable[Answer]) -> list[Record]:
-    """The records with the teacher's words as `given`; those whose call failed are left out."""
+def fill_given(rows: Iterable[Record], answers: Iterable[Answer]) -> list[Record]:
+    """Fill `given` with the teacher's answers; records whose call failed or came back empty are left out."""
     texts = {answer.id: answer.text.strip() for answer in answers if answer.status != "failed"}
-    words = [(row, row["facts"]["given"] or texts.get(row["id"], "")) for row in rows]
-    return [{**row, "facts": {**row["facts"], "given": given}} for row, given in words if given]
+    filled: list[Record] = []
+    for row in rows:
+        if given := row["facts"]["given"] or texts.get(row["id"], ""):
+            filled.append({**row, "facts": {**row["facts"], "given": given}})
+    return filled
 
 
 def summary(documents: Sequence[Document], parts: Sequence[Chunk], least: int) -> dict[str, Any]:
-    """For a metric: how much was read, by whom, what was left out, and how many chunks are shorter than wanted."""
+    """Metrics of the essays: documents, authors, dropped blocks, chunks, and chunks shorter than `least` tokens."""
     sizes = sorted(tokens(part.text) for part in parts)
     return {
         "documents": len(documents),
@@ -111,9 +117,9 @@ def summary(documents: Sequence[Document], parts: Sequence[Chunk], least: int) -
 def read(
     folder: str | Path, templates: Sequence[Template], least: int, most: int, tables: markdown.Tables, mode: pii.Mode
 ) -> tuple[list[Record], dict[str, Any]]:
-    """A folder of Markdown as records, `given` still empty where a teacher must write it; and all counts.
+    """Read a folder of Markdown as records, with `given` empty where a teacher must write it. Returns also metrics.
 
-    Personal data is treated here, before anybody is asked anything.
+    Personal data is treated here, before any request is sent.
     """
     documents = markdown.documents(folder, tables)
     parts, counts = safe([part for document in documents for part in chunks(document, least, most)], mode)

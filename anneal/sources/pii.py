@@ -1,6 +1,6 @@
-"""Personal data in texts: found by form and checksum, counted, masked or dropped. No match ever leaves as itself.
+"""Personal data in texts: detected by format and checksum, counted, masked or dropped. No match is ever reported.
 
-To mask is to put a surrogate of the same form in its place, the same one wherever the same thing stands. A placeholder
+Masking replaces a match by a surrogate of the same format, equal matches by equal surrogates. A placeholder
 such as <PHONE> is a word that a model learns and says; a surrogate is read as any number is. Each one lies where
 nobody's can: a wrong checksum, a prefix that no phone has, a reserved domain. So a masked text holds no hit. It is
 drawn by the order of first sight and never from the thing itself: eleven digits are soon guessed back from their hash.
@@ -54,7 +54,7 @@ def _mixed(text: str) -> bool:
 
 
 def _like(text: str, rng: random.Random) -> str:
-    """The form of a text with other letters and digits."""
+    """A random text of the same format: digits, lower-case and upper-case letters are redrawn."""
     pools = ((string.digits, str.isdigit), (string.ascii_lowercase, str.islower), (string.ascii_uppercase, str.isupper))
     return "".join(next((rng.choice(pool) for pool, fits in pools if fits(sign)), sign) for sign in text)
 
@@ -128,15 +128,15 @@ def _exchange(text: str, write: Callable[[Kind, str], str]) -> str:
 
 
 def find(text: str) -> Counter[str]:
-    """How often each kind stands in a text."""
-    found: Counter[str] = Counter()
+    """Number of matches of each kind in a text."""
+    counts: Counter[str] = Counter()
 
     def count(kind: Kind, it: str) -> str:
-        found[kind.name] += 1
+        counts[kind.name] += 1
         return "\0" * len(it)
 
     _exchange(text, count)
-    return found
+    return counts
 
 
 def mask(text: str, known: dict[str, str]) -> str:

@@ -1,7 +1,7 @@
-"""Tables of a user: CSV, JSON, JSON Lines or Parquet by the suffix; every row keeps its file and line.
+"""Reads user tables (CSV, JSON, JSON Lines or Parquet, by suffix); every row keeps its file and line.
 
-Values are JSON: text, numbers, lists, objects, or None where a cell holds nothing. Whatever is wrong with a file is
-refused with one line that names the file, the line or row, the column and the value.
+Values are JSON: text, numbers, lists, objects, or None for an empty cell. Every error is a UserError of one line with
+the file, the line or row, the column and the value.
 
 Columns become the id, type, text, worse text and conversation turns of a record; the others are its facts.
 """
@@ -40,7 +40,7 @@ class Row:
     values: records.Row
 
     def _at(self, column: str, key: str) -> Any:
-        if column in self.values:  # before the path: a name may hold a dot
+        if column in self.values:  # before the path: a column name may contain a dot
             return self.values[column]
         first, *parts = column.split(".")
         if first not in self.values:
@@ -126,7 +126,7 @@ def _header(cells: list[str], path: Path) -> list[str]:
 
 
 def _from_csv(path: Path) -> PlacedRows:
-    csv.field_size_limit(2**30)  # a cell may hold a book; the module's own limit is 131,072 characters
+    csv.field_size_limit(2**30)  # a cell may contain a book; the default limit of the csv module is 131,072 characters
     reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
     rows = PlacedRows()
     names: list[str] = []
@@ -170,7 +170,7 @@ READERS: dict[str, Callable[[Path], PlacedRows]] = {
 
 
 def _plain(value: Any, place: str) -> Any:
-    """The value as JSON knows it; a number that is none (NaN) is an empty cell."""
+    """Convert a value to JSON types; NaN becomes None. Raises UserError for other types and lone surrogates."""
     if isinstance(value, str):
         if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
             raise UserError(f"{place}: {value[:40]!r} holds half a surrogate pair, which is no character; take it out")
@@ -191,7 +191,7 @@ def _plain(value: Any, place: str) -> Any:
 
 
 def read(path: str | Path) -> list[Row]:
-    """The rows of a table. Refuses an unknown suffix, a file that cannot be read, and one without a row."""
+    """Read the rows of a table. Raises UserError for an unknown suffix, an unreadable file and an empty table."""
     path = Path(path)
     if path.suffix.lower() not in READERS:
         raise UserError(f"{path}: unknown suffix {path.suffix!r}; known: {', '.join(READERS)}")
@@ -204,19 +204,19 @@ def read(path: str | Path) -> list[Row]:
 
 
 def text_columns(rows: Sequence[Row]) -> list[str]:
-    """The columns that hold text wherever they hold anything, in the order of their first row."""
+    """Names of the columns whose values are all text or None, in order of first appearance."""
     columns = dict.fromkeys(column for row in rows for column in row.values)
     return [column for column in columns if all(isinstance(row.values.get(column), str | None) for row in rows)]
 
 
-# From columns to the fields of a record.
+# Mapping of columns to the fields of a record.
 
-FACTS = {"system": "system", "human": "instruction"}  # the fact that a speaker's words become
+FACTS = {"system": "system", "human": "instruction"}  # speaker -> fact that receives the text of the turn
 SPEAKERS = (*FACTS, "gpt")
 
 
 class Fields(Section):
-    """Which columns, or paths into them (`chosen.value`), are what; every other column is a fact."""
+    """Columns, or paths into them (`chosen.value`), of each field; every other column is a fact."""
 
     id: str | None  # none: a hash of the row, so that an inserted row renames no other
     type: str | None  # none: all rows are of the recipe's only type
@@ -226,11 +226,12 @@ class Fields(Section):
 
     @property
     def taken(self) -> set[str]:
-        """The columns that are no facts, with those that a path leads into."""
+        """Columns that are not facts, including those that a path starts at."""
         return {name for path in self.model_dump().values() if path for name in (path, path.split(".")[0])}
 
 
 def kind(row: Row, column: str | None, types: dict[str, str]) -> str:
+    """The content type of a row; without a column, the first of `types`. UserError for an unknown type."""
     value = row.need(column, "generate.fields.type") if column else next(iter(types))
     if not isinstance(value, str) or value not in types:
         raise UserError(f"{row.place}: {column}: {value!r} is none of types: {', '.join(types)}")
@@ -238,7 +239,7 @@ def kind(row: Row, column: str | None, types: dict[str, str]) -> str:
 
 
 def name(row: Row, column: str | None, places: dict[str, str]) -> str:
-    """The row's own id, or a hash of the row; `places` holds where the ids so far stand."""
+    """The id of a row, or without a column its hash. `places` maps known ids to their rows, and is updated."""
     if not column:
         return row.digest()
     value = str(row.need(column, "generate.fields.id"))
@@ -253,23 +254,23 @@ def name(row: Row, column: str | None, places: dict[str, str]) -> str:
 
 
 def words(value: Any) -> str:
-    """A text without blanks around it; what is no text as compact JSON, its keys in their order."""
+    """Strip a text; serialise another value as compact JSON, its keys in their order."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.strip()
 
 
-def asked(row: Row, column: str) -> dict[str, str] | None:
-    """What a conversation, turns of {from, value} as ShareGPT has them, asks: the facts `instruction` and `system`.
+def conversation_facts(row: Row, column: str) -> dict[str, str] | None:
+    """The facts `instruction` and `system` of a conversation in ShareGPT format, a list of turns {from, value}.
 
-    None where the question has a history. Refuses what is no list of turns, a speaker that nobody knows, an empty turn,
-    and a column that has the name of such a fact.
+    None for a conversation of several rounds. Raises UserError for a value that is not a list of turns, an unknown
+    speaker, an empty turn, and a column with the name of one of the two facts.
     """
     where, turns = f"{row.place}: {column}", row.need(column, "generate.fields.turns")
     if not isinstance(turns, list):
         raise UserError(
             f"{where}: {str(turns)[:40]!r}: expected a list of turns; name another in generate.fields.turns"
         )
-    spoken: list[tuple[str, str]] = []  # speaker and words
+    dialogue: list[tuple[str, str]] = []  # speaker and text
     for number, turn in enumerate(turns):
         if not (isinstance(turn, dict) and all(isinstance(turn.get(key), str) for key in ("from", "value"))):
             raise UserError(f"{where}.{number}: {str(turn)[:40]!r}: expected a turn with 'from' and 'value', both text")
@@ -277,9 +278,9 @@ def asked(row: Row, column: str) -> dict[str, str] | None:
             raise UserError(f"{where}.{number}.from: {turn['from']!r}: unknown speaker; known: {', '.join(SPEAKERS)}")
         if not turn["value"].strip():
             raise UserError(f"{where}.{number}.value: {turn['value']!r} is empty; fill it or take the row out")
-        spoken.append((turn["from"], turn["value"].strip()))
-    if [speaker for speaker, _ in spoken] not in (["human"], ["system", "human"]):
+        dialogue.append((turn["from"], turn["value"].strip()))
+    if [speaker for speaker, _ in dialogue] not in (["human"], ["system", "human"]):
         return None
     if taken := [fact for fact in FACTS.values() if row.values.get(fact)]:
         raise UserError(f"{row.place}: {taken[0]}: a column of this name beside {column}, which gives it; rename it")
-    return dict.fromkeys(FACTS.values(), "") | {FACTS[speaker]: text for speaker, text in spoken}
+    return dict.fromkeys(FACTS.values(), "") | {FACTS[speaker]: text for speaker, text in dialogue}

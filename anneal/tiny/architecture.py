@@ -1,8 +1,8 @@
-"""Tiny: a small Qwen2 and its tokenizer, made from nothing on one CPU thread.
+"""The tiny model: a small Qwen2 and its tokenizer, built without downloads for training on one CPU thread.
 
-It is an ordinary checkpoint for whoever loads it. What lets two million parameters copy a name out of a prompt after
-minutes: every word worth copying is one token, some heads look at the previous token from the first step on, and the
-training that `pretraining` gives it starts with drills of repetition.
+Its checkpoint loads like any other. Three measures let two million parameters copy a name out of a prompt after minutes
+of training: every word worth copying is one token, some heads attend to the previous token from the first step on, and
+the training of `pretrain` starts with drills of repetition.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from anneal.tiny.documents import END, START, STOP
 PAD = "<|pad|>"
 SPECIAL = [STOP, START, END, PAD]
 
-# ChatML. The generation marks let a trainer find the assistant's words and the stop token that closes them.
+# ChatML. The generation marks let a trainer find the assistant's tokens and the stop token that closes them.
 TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}"
     "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}"
@@ -31,16 +31,16 @@ class Base(Section):
     """Params section `base`: the corpus, the shape and the schedule of the tiny model."""
 
     corpus: str
-    documents: Literal["sheets", "grammar"]  # what the corpus folder holds: see `corpus` and `grammar`
+    documents: Literal["sheets", "grammar"]  # what the corpus folder holds: see `sheet_corpus` and `grammar_corpus`
     seed: int
     threads: Count  # the order of a sum, and so the last bit of a weight, depends on it
-    vocab_size: Count  # whole words come first, then the most frequent characters; the rest is spelt in bytes
+    vocab_size: Count  # whole words, then the most frequent characters; all else is encoded in bytes
     hidden_size: Count
     layers: Count
     heads: Count
     key_value_heads: Count
     intermediate_size: Count
-    positions: Count  # tokens that the model can look back on
+    positions: Count  # tokens of the context
     steps: Count
     batch_size: Count
     max_length: Count
@@ -66,21 +66,23 @@ class Base(Section):
 
 
 def _byte_letters() -> dict[int, str]:
-    """The letter that stands for each byte in a byte-level BPE: printable ones for themselves, others from 256 on."""
-    kept = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    rest = [b for b in range(256) if b not in kept]
-    return {b: chr(b) for b in kept} | {b: chr(256 + n) for n, b in enumerate(rest)}
+    """Byte -> its letter in a byte-level BPE, as in GPT-2: printable bytes are themselves, others count from 256 on."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(others)}
 
 
 def tokenizer(words: list[str], characters: list[str], size: int, positions: int = 1024) -> Any:
-    """Qwen2's own byte-level BPE in which every word is one token and merges end at a character's border.
+    """Qwen2's byte-level BPE in which every word is one token and no merge crosses the border of a character.
 
-    `characters` come by falling frequency and are taken as long as they fit into `size` tokens.
+    `characters` come by falling frequency and are added while they fit into `size` tokens. Raises UserError where the
+    words and the bytes alone need more.
     """
     from tokenizers import AddedToken
     from transformers import Qwen2Tokenizer
 
-    letters, merges = _byte_letters(), list[str]()
+    letters = _byte_letters()
+    merges: list[tuple[str, str]] = []
     vocab = {token: n for n, token in enumerate([*SPECIAL, *letters.values()])}
     room = size - len(words)
     if room < len(vocab):
@@ -88,16 +90,17 @@ def tokenizer(words: list[str], characters: list[str], size: int, positions: int
             f"params.yaml: base.vocab_size: {len(words)} words and the bytes need {len(vocab) + len(words)}"
         )
     for character in characters:
-        spelt = [letters[b] for b in character.encode()]
-        pairs = [("".join(spelt[:n]), spelt[n]) for n in range(1, len(spelt)) if "".join(spelt[: n + 1]) not in vocab]
+        spelling = [letters[byte] for byte in character.encode()]
+        pairs = [("".join(spelling[:n]), spelling[n]) for n in range(1, len(spelling))]
+        pairs = [(prefix, letter) for prefix, letter in pairs if prefix + letter not in vocab]
         if len(vocab) + len(pairs) > room:
             break
-        for left, right in pairs:
-            merges.append(f"{left} {right}")
-            vocab[left + right] = len(vocab)
-    made = Qwen2Tokenizer(
+        for prefix, letter in pairs:
+            merges.append((prefix, letter))
+            vocab[prefix + letter] = len(vocab)
+    result = Qwen2Tokenizer(
         vocab=vocab,
-        merges=[tuple(m.split(" ")) for m in merges],
+        merges=merges,
         unk_token=STOP,
         eos_token=END,
         pad_token=PAD,
@@ -105,15 +108,15 @@ def tokenizer(words: list[str], characters: list[str], size: int, positions: int
         model_max_length=positions,
         padding_side="left",
     )
-    # AutoTokenizer hands a qwen2 folder to Qwen2Tokenizer, which builds its pre-tokenizer anew: only words that are
-    # added tokens survive that, a pre-tokenizer of our own would not.
-    made.add_tokens([AddedToken(word, normalized=False, special=False) for word in sorted(words)])
-    made.chat_template = TEMPLATE
-    return made
+    # AutoTokenizer loads a qwen2 folder as Qwen2Tokenizer, which rebuilds its pre-tokenizer: words survive that as
+    # added tokens, a custom pre-tokenizer would not.
+    result.add_tokens([AddedToken(word, normalized=False, special=False) for word in sorted(words)])
+    result.chat_template = TEMPLATE
+    return result
 
 
-def previous_token_heads(model: Any, strength: float = 6.0) -> None:
-    """Make heads of the first two layers attend to the token before (and one group to the one before that).
+def set_previous_token_heads(model: Any, strength: float = 6.0) -> None:
+    """Set heads of the first two layers to attend to the previous token, and one group to the second previous one.
 
     With rotary positions a constant query and key give a score that depends on the distance alone: k = (1, 0) and
     q = (cos d f, -sin d f) for every frequency f sum to cos((i - j - d) f), which is largest at j = i - d. Qwen2 has
@@ -123,13 +126,14 @@ def previous_token_heads(model: Any, strength: float = 6.0) -> None:
 
     config = model.config
     width = config.hidden_size // config.num_attention_heads
-    share = config.num_attention_heads // config.num_key_value_heads
+    share = config.num_attention_heads // config.num_key_value_heads  # query heads per key-value head
     f = 1.0 / config.rope_parameters["rope_theta"] ** (torch.arange(0, width, 2) / width)
     with torch.no_grad():
         for layer, group, distance in ((0, 0, 1), (0, 1, 2), (1, 0, 1)):
             attention = model.model.layers[layer].self_attn
             keys = slice(group * width, (group + 1) * width)
             queries = slice(group * share * width, (group + 1) * share * width)
+            # The content of a token counts little at first, so that the distance decides; training may raise it.
             attention.k_proj.weight[keys] *= 0.1
             attention.q_proj.weight[queries] *= 0.1
             attention.k_proj.bias[keys] = strength * torch.cat([torch.ones_like(f), torch.zeros_like(f)])
@@ -138,11 +142,11 @@ def previous_token_heads(model: Any, strength: float = 6.0) -> None:
 
 
 def build(base: Base, tokens: Any) -> Any:
-    """An untrained model for this tokenizer."""
+    """An untrained model for the tokenizer `tokens`, its weights drawn from `base.seed`."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    stops = [tokens.convert_tokens_to_ids(t) for t in (END, STOP)]
+    stops = [tokens.convert_tokens_to_ids(token) for token in (END, STOP)]
     config = Qwen2Config(
         vocab_size=len(tokens),
         hidden_size=base.hidden_size,
@@ -160,5 +164,5 @@ def build(base: Base, tokens: Any) -> Any:
     )
     torch.manual_seed(base.seed)
     model = Qwen2ForCausalLM(config)
-    previous_token_heads(model)
+    set_previous_token_heads(model)
     return model

@@ -1,4 +1,4 @@
-"""Grammar: documents for a tiny model drawn from the rules of one folder, for tasks that are no sheet of facts.
+"""The grammar corpus draws documents for a tiny model from the rules of one folder, for tasks without a fact sheet.
 
 `grammar.json` holds whole-word tokens, rules (a name and its equally likely alternatives) and documents (questions and
 answers, or plain text, with their weights); a `prose.txt` beside it makes a rule `prose` of its paragraphs. In a
@@ -24,7 +24,7 @@ _PART = re.compile(r"(\{\{|\}\})|\{([^{}]*)\}")
 _SLOT = re.compile(
     r"(?:(?P<quiet>!)?(?P<bind>\w+)=)?(?P<name>\w+)(?:\*(?P<low>\d+)(?:-(?P<high>\d+))?\|(?P<join>.*))?", re.S
 )
-_DEEP = 60  # expansions inside each other, beyond which a rule can only be circling
+_DEEP = 60  # nested expansions; a deeper rule is taken to expand into itself
 
 
 class Kind(Section):
@@ -66,12 +66,12 @@ def parse(text: str, place: str) -> Template:
         if match[1]:
             parts.append(match[1][0])
             continue
-        found = _SLOT.fullmatch(match[2])
-        if not found:
+        slot = _SLOT.fullmatch(match[2])
+        if not slot:
             raise UserError(f"{place}: {match[0]!r} is no slot; write {{name}}, {{x=name}}, {{name*2-5|, }} or {{{{")
-        low = int(found["low"] or 1)
-        high = int(found["high"] or low)
-        parts.append(Slot(bool(found["quiet"]), found["bind"] or "", found["name"], low, high, found["join"] or ""))
+        low = int(slot["low"] or 1)
+        high = int(slot["high"] or low)
+        parts.append(Slot(bool(slot["quiet"]), slot["bind"] or "", slot["name"], low, high, slot["join"] or ""))
     parts.append(text[end:])
     for literal in (part for part in parts if isinstance(part, str) and part not in ("{", "}")):
         if "{" in literal or "}" in literal:
@@ -147,7 +147,7 @@ class Grammar:
         return "".join(told)
 
     def dense(self, rng: random.Random) -> Document:
-        """A row of random tokens, again and again: the shortest way to heads that copy."""
+        """A drill: a row of random tokens, repeated, which teaches heads to copy in the fewest steps."""
         n = rng.choice([4, 6, 8, 12, 16])
         row = "".join(rng.choices(rng.choice(self.pools), k=n)) + "\n"
         return [(row, GIVEN), (row * rng.choice([2, 3, 4] if n > 8 else [4, 6, 8]), ANSWER)]

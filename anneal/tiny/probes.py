@@ -1,7 +1,7 @@
-"""Probes: can a base model do, on sheets it has never seen, what tuning will build on?
+"""Probes measure, on sheets that a base model has never seen, the abilities that tuning builds on.
 
-Every probe is a set of questions and the share of replies that hold what was asked for, word by word, after greedy
-decoding. They measure copying and obeying, not writing.
+A probe is a set of questions; its score is the share of greedy replies that hold the requested words exactly. Probes
+measure copying and following instructions, not the quality of writing.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 from anneal.tiny.documents import END, START, Source
 from anneal.tiny.grammar_corpus import Grammar
 from anneal.tiny.sheet_corpus import Corpus
+
+MAX_NEW_TOKENS = 96  # of a reply to a probe
 
 
 @dataclass(frozen=True)
@@ -28,25 +30,26 @@ class Case:
     def met(self, reply: str) -> bool:
         if self.exact:
             return reply.strip() == self.wanted[0].strip()
-        rest = reply
+        # Wanted words are struck out, the longest first: a piece of one does not count as unwanted.
+        remainder = reply
         for word in sorted(self.wanted, key=len, reverse=True):
-            if word not in rest:
+            if word not in remainder:
                 return False
-            rest = rest.replace(word, "\n")
-        return reply.startswith(self.opener) and not any(word in rest for word in self.unwanted)
+            remainder = remainder.replace(word, "\n")
+        return reply.startswith(self.opener) and not any(word in remainder for word in self.unwanted)
 
 
 def cases(corpus: Source, seed: str, n: int) -> dict[str, list[Case]]:
-    """`n` questions of every probe; a grammar marks its own."""
+    """`n` questions of every probe; in a grammar the document kinds with `probe` are the probes."""
     if isinstance(corpus, Grammar):
-        asked = corpus.questions(seed, n)
-        return {name: [Case(q, [answer], exact=True) for q, answer in turns] for name, turns in asked.items()}
+        questions = corpus.questions(seed, n)
+        return {name: [Case(q, [answer], exact=True) for q, answer in turns] for name, turns in questions.items()}
     assert isinstance(corpus, Corpus)
     return _sheets(corpus, seed, n)
 
 
 def _sheets(corpus: Corpus, seed: str, n: int) -> dict[str, list[Case]]:
-    found: dict[str, list[Case]] = {}
+    probes: dict[str, list[Case]] = {}
     p, separator = corpus.p, corpus.p["separator"]
     for number in range(n):
         rng = random.Random(f"{seed}/{number}")
@@ -71,8 +74,8 @@ def _sheets(corpus: Corpus, seed: str, n: int) -> dict[str, list[Case]]:
         new["form, facts"] = Case(form, [sheet["name"]], opener, tuple(w for w in foreign if w not in facts))
         new["characters"] = Case(p["copy"][0].format(words=letters), [letters])
         for name, case in new.items():
-            found.setdefault(name, []).append(case)
-    return found
+            probes.setdefault(name, []).append(case)
+    return probes
 
 
 def replies(model: Any, tokens: Any, questions: list[str], longest: int, batch: int = 60) -> list[str]:
@@ -80,20 +83,20 @@ def replies(model: Any, tokens: Any, questions: list[str], longest: int, batch: 
     import torch
 
     texts = [f"{START}user\n{question}{END}\n{START}assistant\n" for question in questions]
-    found: list[str] = []
+    responses: list[str] = []
     for start in range(0, len(texts), batch):
-        asked = tokens(texts[start : start + batch], return_tensors="pt", padding=True, add_special_tokens=False)
+        inputs = tokens(texts[start : start + batch], return_tensors="pt", padding=True, add_special_tokens=False)
         with torch.inference_mode():
-            out = model.generate(**asked, max_new_tokens=longest, do_sample=False)
-        new = out[:, asked["input_ids"].shape[1] :]
-        found += tokens.batch_decode(new, skip_special_tokens=True)
-    return found
+            out = model.generate(**inputs, max_new_tokens=longest, do_sample=False)
+        new = out[:, inputs["input_ids"].shape[1] :]
+        responses += tokens.batch_decode(new, skip_special_tokens=True)
+    return responses
 
 
 def scores(model: Any, tokens: Any, corpus: Source, seed: str, n: int = 60) -> dict[str, float]:
     """The share of good replies for every probe, over `n` questions each."""
-    found = {}
-    for name, asked in cases(corpus, seed, n).items():
-        answers = replies(model, tokens, [case.question for case in asked], 96)
-        found[name] = sum(case.met(answer) for case, answer in zip(asked, answers, strict=True)) / n
-    return found
+    shares = {}
+    for name, probe in cases(corpus, seed, n).items():
+        answers = replies(model, tokens, [case.question for case in probe], MAX_NEW_TOKENS)
+        shares[name] = sum(case.met(answer) for case, answer in zip(probe, answers, strict=True)) / n
+    return shares

@@ -1,7 +1,7 @@
-"""Corpus: an endless stream of short documents from which a tiny model learns to read a sheet and to copy from it.
+"""The sheet corpus draws short documents without end, from which a tiny model learns to read a sheet and copy from it.
 
 Every word comes from the JSON files of one folder. A document is a list of parts, each a piece of text with the weight
-of its loss: what a random draw decided cannot be predicted, so sheets and questions weigh little and answers weigh one.
+of its loss: a random draw cannot be predicted, so sheets and questions weigh little and answers weigh one.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Corpus:
         return self.made_up(rng) + str(rng.choice(self.w["categories"]))
 
     def sheet(self, rng: random.Random) -> Sheet:
-        """What one document is about. Every fact is drawn on its own, so that nothing can be known by heart."""
+        """Draw the facts of one document, independently but for the complaint, so that none can be learnt by heart."""
         w, name = self.w, self.name(rng)
         if rng.random() < 0.8:
             ingredients = rng.sample(w["ingredients"], rng.choice([2, 2, 3, 3, 4]))
@@ -150,7 +150,7 @@ class Corpus:
         return str(rng.choice(["", self.p["separator"]]).join(rng.choices(rng.choice(self.pools), k=n)))
 
     def dense(self, rng: random.Random) -> Document:
-        """A row of random words, again and again: the shortest way to heads that copy."""
+        """A drill: a row of random words, repeated, which teaches heads to copy in the fewest steps."""
         n = rng.choice([4, 6, 8, 12, 16])
         row = self.row(rng, n) + self.p["stop"]
         return [(row, GIVEN), (row * rng.choice([2, 3, 4] if n > 8 else [4, 6, 8]), ANSWER)]
@@ -204,11 +204,13 @@ class Corpus:
         return self.describe(rng, sheet, "".join(pieces))
 
     def written(self, rng: random.Random, label: str, sheet: Sheet) -> str:
-        """A generic form: its opener, a chain of clauses of its own, its closer."""
-        form, own, pieces = self.formats[label], random.Random(label), []
+        """The text of a form: its opener, a sentence for each step of its order, its closer."""
+        form = self.formats[label]
+        label_rng = random.Random(label)  # the same draws for every document of the label
+        pieces = []
         for step in form["order"]:
             # Two sentences of a group belong to this label for good; which of them comes is a draw.
-            pieces.append(rng.choice(own.sample(self.sentences[step], 2) if step in self.sentences else [step]))
+            pieces.append(rng.choice(label_rng.sample(self.sentences[step], 2) if step in self.sentences else [step]))
         return "".join([form["open"], *pieces, form["close"]]).format(**sheet)
 
     def format(self, rng: random.Random) -> Document:

@@ -1,4 +1,4 @@
-"""rejudge: old answers under the judge of the working tree, and what a new judge did to the scores by itself."""
+"""rejudge scores old answers with the judge of the working tree and measures the drift between two judges."""
 
 from __future__ import annotations
 
@@ -115,33 +115,33 @@ def rejudged() -> Any:
     return json.loads(rejudge.OUT.read_text("utf-8"))
 
 
-def test_old_answers_are_judged_by_todays_judge_and_what_was_asked_before_is_not_asked(
+def test_old_answers_are_judged_by_the_present_judge_from_the_response_cache(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert called(monkeypatch, "worse", "kinder", "harder") == 0
-    assert SEEN == [], "the ledger has every answer"
-    found = rejudged()
-    assert (found["model"], found["score_kind"]) == ("offline-rules-1", "rule score")
-    assert set(found["judge_ids"]) == {"ecommerce", "paid_ad", "social_media"}
-    worse = found["exps"]["worse"]
+    assert SEEN == [], "every response is in the cache"
+    metrics = rejudged()
+    assert (metrics["model"], metrics["score_kind"]) == ("offline-rules-1", "rule score")
+    assert set(metrics["judge_ids"]) == {"ecommerce", "paid_ad", "social_media"}
+    worse = metrics["exps"]["worse"]
     assert (worse["revision"], worse["n"]) == (git("rev-parse", "worse"), 90)
     here = {system: files.read(f"data/judgements/{system}.jsonl") for system in SYSTEMS}
     for system in SYSTEMS:
         mean = sum(row["score"] for row in here[system]) / 90
-        assert found["here"][system]["mean"] == pytest.approx(mean, abs=1e-6)
-        # The same texts whatever was stored of them: an older judge has no part in these.
-        assert found["exps"]["kinder"][system]["mean"] == found["exps"]["harder"][system]["mean"]
-    assert worse["golden"] == found["here"]["golden"]
-    gap = found["here"]["tuned"]["mean"] - worse["tuned"]["mean"]
+        assert metrics["here"][system]["mean"] == pytest.approx(mean, abs=1e-6)
+        # The same texts have the same score, whatever another judge gave them.
+        assert metrics["exps"]["kinder"][system]["mean"] == metrics["exps"]["harder"][system]["mean"]
+    assert worse["golden"] == metrics["here"]["golden"]
+    gap = metrics["here"]["tuned"]["mean"] - worse["tuned"]["mean"]
     assert worse["to_now"]["mean"] == pytest.approx(gap, abs=1e-5)
     assert (worse["to_now"]["state"], worse["to_now"]["n"], worse["to_now"]["clusters"]) == ("higher", 90, 10)
     assert set(worse["to_now"]["left_out"].values()) == {0}
-    said = capsys.readouterr().out
-    assert "worse: the same judge, or no text that both scored: no drift to measure" in said
-    assert str(rejudge.OUT) in said
+    output = capsys.readouterr().out
+    assert "worse: the same judge, or no text that both scored: no drift to measure" in output
+    assert str(rejudge.OUT) in output
 
 
-def test_planted_drift_is_named(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_injected_drift_is_named(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert called(monkeypatch, "kinder", "harder") == 0
     kinder, harder = (rejudged()["exps"][name]["drift"] for name in ("kinder", "harder"))
     assert kinder["n"] == harder["n"] == 270
@@ -165,24 +165,24 @@ def test_more_than_three_systems_have_strengths_or_the_reason_for_none(
     assert "strengths (Bradley-Terry, log odds): " in capsys.readouterr().out
 
 
-def test_another_sheet_is_another_question(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_to_other_facts_are_not_compared(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = files.read("data/test.jsonl")
     rows[0]["facts"] = {**rows[0]["facts"], "name": "another"}
     files.write("data/test.jsonl", rows[:-1])
     assert called(monkeypatch, "worse") == 0
     gap = rejudged()["exps"]["worse"]["to_now"]
     assert (gap["n"], gap["left_out"]["other_record"]) == (88, 2)
-    assert len(SEEN) == 3, "one record is asked about anew, for each system"
+    assert len(SEEN) == 3, "the edited record is judged again, for each system"
 
 
-def test_what_cannot_be_read_is_named(
+def test_an_unreadable_revision_or_file_is_named(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     git("rm", "-q", "--cached", "data/answers/tuned.jsonl")
     git("-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "gone")
     assert called(monkeypatch, "HEAD") == 1
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith(f"rejudge: HEAD ({git('rev-parse', 'HEAD')[:10]}): data/answers/tuned.jsonl is neither in")
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"rejudge: HEAD ({git('rev-parse', 'HEAD')[:10]}): data/answers/tuned.jsonl is neither in")
     assert called(monkeypatch, "no-such") == 1
     assert "rejudge: no-such: unknown Git revision 'no-such'" in capsys.readouterr().err
     text = Path("params.yaml").read_text("utf-8")
@@ -192,40 +192,40 @@ def test_what_cannot_be_read_is_named(
     assert not rejudge.OUT.exists()
 
 
-def test_an_edited_rubric_is_asked_about_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_texts_of_an_edited_rubric_are_judged_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("prompts").unlink()
     shutil.copytree(ROOT / "prompts", "prompts")
     rubric = next(path for path in Path("prompts/brand/judge").glob("*.md") if "ecommerce" in path.name)
     rubric.write_text(rubric.read_text("utf-8") + "\n\n.\n", "utf-8")
     assert called(monkeypatch, "worse") == 0
-    # All other texts are judged by rubrics that nobody touched.
+    # Texts of all other types keep their cached judgement.
     texts = {r["id"]: {goldens.text(r)} for r in TEST if "ecommerce" in r["type"]}
     for rows in (
         *map(files.read, Path("data/answers").iterdir()),
-        revision.Old("worse").rows("data/answers/tuned.jsonl"),
+        revision.Revision("worse").rows("data/answers/tuned.jsonl"),
     ):
         for row in rows:
             texts.get(row["id"], set()).add(row["text"])
     n = sum(map(len, texts.values()))
     assert len(SEEN) == len(set(SEEN)) == n > 30
-    found = rejudged()["exps"]["worse"]["drift"]
-    assert found["n"] == 30, "the judgements of the other rubrics are by the same judge"
-    assert "unchanged" in found["sentence"]
+    drift = rejudged()["exps"]["worse"]["drift"]
+    assert drift["n"] == 30, "the judgements of the other rubrics are by the same judge"
+    assert "unchanged" in drift["sentence"]
     assert called(monkeypatch, "worse") == 0
     assert len(SEEN) == n
 
 
-def test_a_column_counts_what_failed() -> None:
+def test_a_score_summary_counts_failures() -> None:
     rows: list[Record] = [
         {"id": f"r{n}", "item": f"p{n}", "outcome": "ok" if n else "timeout", "score": 3.0 + n if n else None}
         for n in range(3)
     ]
-    found = rejudge.column(rows)
-    assert (found["n"], found["n_scored"], found["mean"]) == (3, 2, 4.5)
-    assert found["bounds"] == pytest.approx([10 / 3, 14 / 3])
+    summary = rejudge.score_summary(rows)
+    assert (summary["n"], summary["n_scored"], summary["mean"]) == (3, 2, 4.5)
+    assert summary["bounds"] == pytest.approx([10 / 3, 14 / 3])
 
 
-def test_help_says_what_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_the_docstring(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         called(monkeypatch, "--help")
     assert "scores the stored answers of old experiments" in capsys.readouterr().out

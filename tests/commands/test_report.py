@@ -203,7 +203,7 @@ def test_connections_are_counted_over_the_newest_run_of_each_stage(
         log.write('\n{"stage": "split", "seconds": 1, "peak_mb": 9, "exit": 1, "outbound": 2}\n')
     code, page, summary = run(monkeypatch)
     assert "outbound connections: 2, measured" in Page(page).text
-    assert "**Attention**: 2 connections left this machine although privacy.local_only is true" in summary
+    assert "**Attention**: 2 outbound connections although privacy.local_only is true" in summary
     write("params.yaml", {**PARAMS, "privacy": {"local_only": False}})
     code, page, summary = run(monkeypatch)
     assert "connections" not in Page(page).text + summary
@@ -212,9 +212,9 @@ def test_connections_are_counted_over_the_newest_run_of_each_stage(
 def test_nothing_has_run_yet(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code, page, summary = run(monkeypatch)
     assert code == 0
-    assert "Nothing is compared yet" in Page(page).text
-    assert "Nothing is compared yet" in summary
-    assert "data/test.jsonl and data/checks.jsonl are not here" in Page(page).text
+    assert "No comparison yet" in Page(page).text
+    assert "No comparison yet" in summary
+    assert "data/test.jsonl and data/checks.jsonl are missing" in Page(page).text
 
 
 def test_every_lack_of_a_base_is_one_clear_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -454,7 +454,7 @@ def test_a_page_stays_below_a_megabyte(project: Path, monkeypatch: pytest.Monkey
     code, page, _ = run(monkeypatch)
     assert code == 0
     assert len(page.encode()) < 1_000_000
-    shown = re.search(r"(\d+) of 900 records fit this page", Page(page).text)
+    shown = re.search(r"The page holds (\d+) of 900 records", Page(page).text)
     assert shown
     assert 50 < int(shown[1]) < 900
 
@@ -478,7 +478,7 @@ def test_without_a_card_the_verdict_shows_no_score(project: Path, monkeypatch: p
     assert code == 0
     lines = re.findall(r'<p class="verdict">(.*?)</p>', page)
     assert len(lines) == 1
-    assert lines[0].startswith("No difference shown in how often tuned and base pass strict")
+    assert lines[0].startswith("No difference shown between the strict pass rates of tuned and base")
     assert lines[0].endswith("no judge card for this judge: `make judge-card`")
     assert "2.50" not in summary.splitlines()[0]
 

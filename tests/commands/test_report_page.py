@@ -313,10 +313,10 @@ def test_a_page_without_texts_still_switches(
 ) -> None:
     write("params.yaml", PARAMS)
     page = watch().open(build(monkeypatch))
-    assert "Nothing is compared yet" in page.inner_text(".verdict")
+    assert "No comparison yet" in page.inner_text(".verdict")
     press(page, "j", "k", "d")
     page.click("#tongue")
-    assert "还没有可比较的结果" in page.inner_text(".verdict")
+    assert "还没有比较结果" in page.inner_text(".verdict")
     assert "这里没有 data/test.jsonl" in page.inner_text("#side-by-side")
 
 
@@ -438,7 +438,7 @@ def concluded() -> list[str]:
         win = {"n": 4, "clusters": 2, "mean": 0.5, "low": low, "high": high}
         pairs = {"aligned:tuned": finished.pair(win=win)}
         found.append(headline.lines(finished.sound(aligned=True, compare__preferences__pairs=pairs))[-1])
-    found.append(headline._sized(headline.numbers(gaps[0] | {"p": 0.001}), "aligned", "tuned", "rule score", 2.0))
+    found.append(headline._difference_sentence(headline.with_all_keys(gaps[0] | {"p": 0.001}), "aligned", "tuned", "rule score", 2.0))
     old = Snapshot("main", "", finished.metrics(), finished.PARAMS)
     return [*found, regressions.sentence(runs[0], old, regressions.changes(runs[0], old))]
 

@@ -1,4 +1,4 @@
-"""seeds: a tiny DVC project is trained with other training seeds, once each, and the band is that of its runs."""
+"""seeds trains a small DVC project once with each training seed and writes the band of its runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from anneal.errors import UserError
 from anneal.history import dvc_lock, revision, seed_noise
 from commands import seeds
 
-# Training draws a number; the texts of a run then score by it. Runs are counted outside of what DVC keeps.
+# Training draws a number, from which the scores of the run follow. Trainings are logged in a file that DVC ignores.
 TRAIN = """
 import os, random
 from ruamel.yaml import YAML
@@ -104,7 +104,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run(sys.executable, "-m", "dvc", "repro", "-q")
         run("git", "add", ".")
         run("git", "commit", "-qm", "one run")
-        # What is in no commit is what runs: another learning rate.
+        # Uncommitted params: experiments must run with the params of the working tree.
         Path("params.yaml").write_text(PARAMS, "utf-8")
         run(sys.executable, "-m", "dvc", "repro", "-q")
         assert called(patch, "--n", "2") == 0
@@ -119,13 +119,13 @@ def enter(patch: pytest.MonkeyPatch, folder: Path) -> None:
 
 @pytest.fixture
 def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it, in which a test may run what it likes."""
+    """A copy of the repository for each test to change."""
     shutil.copytree(made, tmp_path / "copy", symlinks=True)
     enter(monkeypatch, tmp_path / "copy")
     return tmp_path / "copy"
 
 
-def trained() -> list[str]:
+def trained_seeds() -> list[str]:
     """The training seeds of all trainings so far."""
     return Path(".work").read_text("utf-8").split()
 
@@ -139,31 +139,31 @@ def stored() -> Any:
     return json.loads(seed_noise.METRIC.read_text("utf-8"))
 
 
-def test_runs_make_a_band_and_one_that_failed_is_run_again_alone(
+def test_only_missing_and_failed_runs_are_run_and_the_band_covers_all(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {path: Path(path).read_bytes() for path in ("params.yaml", "dvc.lock", "data/checks.jsonl")}
     Path(".stop").touch()
     assert called(monkeypatch, "--n", "3") == 1
     assert "-2: did not finish, see above" in capsys.readouterr().err
-    assert stored()["seeds"] == [0, 1], "no band of half the runs"
+    assert stored()["seeds"] == [0, 1], "no band is written from a part of the runs"
     Path(".stop").unlink()
     assert called(monkeypatch, "--n", "3") == 0
-    assert trained() == ["0", "0", "1", "2", "2"], "the second seed once, the third until it was done"
+    assert trained_seeds() == ["0", "0", "1", "2", "2"], "the second seed once, the third until it finished"
     assert {path: Path(path).read_bytes() for path in before} == before, "the working tree stays as it was"
-    found = stored()
+    metrics = stored()
     drawn = [random.Random(42 + seed).random() for seed in range(3)]
-    assert (found["seeds"], found["n"], found["of"]) == ([0, 1, 2], 4, seed_noise.of(dvc_lock.text()))
-    assert found["score"]["means"] == pytest.approx([3 + x for x in drawn], abs=1e-5)
-    assert found["strict"]["means"] == pytest.approx([sum(x > n / 4 for n in range(4)) / 4 for x in drawn])
-    assert found["score"]["band"] > found["score"]["largest"] > 0
-    assert found["terse"]["reason"] == "no variance: all seeds give the same mean"
-    assert [len(revision) for revision in found["runs"].values()] == [0, 40, 40]
-    said = capsys.readouterr().out
-    assert f"seeds: seeds-{found['of'][:8]}-1 was run before" in said
-    assert f"noise up to {found['score']['band']:.3f}" in said
-    fresh = seed_noise.again(found, dvc_lock.parse(dvc_lock.text()))
-    assert fresh["score"]["band"] == pytest.approx(found["score"]["band"], abs=1e-5)
+    assert (metrics["seeds"], metrics["n"], metrics["of"]) == ([0, 1, 2], 4, seed_noise.inputs_hash(dvc_lock.text()))
+    assert metrics["score"]["means"] == pytest.approx([3 + x for x in drawn], abs=1e-5)
+    assert metrics["strict"]["means"] == pytest.approx([sum(x > n / 4 for n in range(4)) / 4 for x in drawn])
+    assert metrics["score"]["band"] > metrics["score"]["largest"] > 0
+    assert metrics["terse"]["reason"] == "no variance: all seeds give the same mean"
+    assert [len(revision) for revision in metrics["runs"].values()] == [0, 40, 40]
+    output = capsys.readouterr().out
+    assert f"seeds: seeds-{metrics['of'][:8]}-1 was run before" in output
+    assert f"noise up to {metrics['score']['band']:.3f}" in output
+    fresh = seed_noise.recompute(metrics, dvc_lock.parse(dvc_lock.text()))
+    assert fresh["score"]["band"] == pytest.approx(metrics["score"]["band"], abs=1e-5)
 
 
 def test_results_of_other_params_are_refused(
@@ -174,38 +174,38 @@ def test_results_of_other_params_are_refused(
     assert capsys.readouterr().err.endswith("as they are; `dvc repro` first\n")
     assert called(monkeypatch, "--n", "1") == 1
     assert "at least 2, got 1" in capsys.readouterr().err
-    assert trained() == ["0", "0", "1"]
+    assert trained_seeds() == ["0", "0", "1"]
 
 
-def test_files_of_another_revision_come_from_git_and_the_cache(project: Path) -> None:
-    name = f"seeds-{seed_noise.of(dvc_lock.text())[:8]}-1"
-    found = revision.Old(name)
-    assert revision.experiments() == {name: found.revision}
-    assert found.params()["train"] == {"lr": 0.1, "seed": 1}
-    assert revision.Old("HEAD").params()["train"]["seed"] == 0
-    assert found.rows(seed_noise.JUDGED) != revision.Old("HEAD").rows(seed_noise.JUDGED)
-    assert seed_noise.of(found.text("dvc.lock")) == seed_noise.of(dvc_lock.text())
+def test_files_of_a_revision_come_from_git_the_cache_or_a_remote(project: Path) -> None:
+    name = f"seeds-{seed_noise.inputs_hash(dvc_lock.text())[:8]}-1"
+    experiment = revision.Revision(name)
+    assert revision.experiments() == {name: experiment.commit}
+    assert experiment.params()["train"] == {"lr": 0.1, "seed": 1}
+    assert revision.Revision("HEAD").params()["train"]["seed"] == 0
+    assert experiment.rows(seed_noise.JUDGED) != revision.Revision("HEAD").rows(seed_noise.JUDGED)
+    assert seed_noise.inputs_hash(experiment.text("dvc.lock")) == seed_noise.inputs_hash(dvc_lock.text())
     run(sys.executable, "-m", "dvc", "remote", "add", "-d", "store", str(project.parent / "store"))
     run(sys.executable, "-m", "dvc", "push", "-q")
     shutil.rmtree(".dvc/cache")
-    assert len(revision.Old("HEAD").rows(seed_noise.JUDGED)) == 4, "a remote has what the cache lost"
+    assert len(revision.Revision("HEAD").rows(seed_noise.JUDGED)) == 4, "a remote has what the cache lost"
     with pytest.raises(
-        UserError, match=rf"^{name} \({found.revision[:10]}\): {seed_noise.JUDGED} is neither in the cache nor"
+        UserError, match=rf"^{name} \({experiment.commit[:10]}\): {seed_noise.JUDGED} is neither in the cache nor"
     ):
-        revision.Old(name).rows(seed_noise.JUDGED)
+        revision.Revision(name).rows(seed_noise.JUDGED)
     with pytest.raises(UserError, match=r"^nothing: unknown Git revision 'nothing'; `git log`"):
-        revision.Old("nothing")
+        revision.Revision("nothing")
     with pytest.raises(UserError, match=r"data/absent\.jsonl is neither"):
-        revision.Old("HEAD").rows("data/absent.jsonl")
+        revision.Revision("HEAD").rows("data/absent.jsonl")
 
 
-def test_without_a_repository_there_is_one_line(toy: Path) -> None:
+def test_without_a_repository_the_error_is_one_line(toy: Path) -> None:
     assert revision.experiments() == {}
     with pytest.raises(UserError, match=r"^HEAD: "):
-        revision.Old("HEAD")
+        revision.Revision("HEAD")
 
 
-def test_help_says_what_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_the_docstring(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         called(monkeypatch, "--help")
     assert "spread of the scores of runs" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""verify: stages that need no model run again from stored rows, and a planted edit is found by its name."""
+"""verify runs stages without a model again from stored rows, and names the place of an injected edit."""
 
 from __future__ import annotations
 
@@ -94,20 +94,23 @@ def edit(path: str, old: str, new: str) -> None:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, str]]:
-    """The exit code, and what was said of each stage."""
+    """The exit code, and the finding for each stage: `<result>: <details>` by name."""
     monkeypatch.setattr(sys, "argv", ["verify"])
     code = verify.main()
-    said = capsys.readouterr().out.splitlines()
-    found = (line[16:].partition(": ") for line in said[:-1])
-    return code, {name: f"{line[:14].strip()}: {words}" for line, (name, _, words) in zip(said, found, strict=False)}
+    findings = {}
+    for line in capsys.readouterr().out.splitlines()[:-1]:
+        result = line[:14].strip()
+        name, _, details = line[16:].partition(": ")
+        findings[name] = f"{result}: {details}"
+    return code, findings
 
 
-def test_what_nobody_touched_comes_out_the_same(
+def test_an_untouched_checkout_is_equal(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = sorted(str(path) for path in checkout.rglob("*") if "__pycache__" not in path.parts)
-    code, said = run(monkeypatch, capsys)
-    assert (code, said) == (
+    code, findings = run(monkeypatch, capsys)
+    assert (code, findings) == (
         0,
         {
             "train": "as in dvc.lock: trains",
@@ -127,14 +130,14 @@ def test_what_nobody_touched_comes_out_the_same(
             "4.0",
             "4.1",
             "compare",
-            "reports/metrics/compare.json: overall.tuned.score: 4.1 here, 4.0 again",
+            "reports/metrics/compare.json: overall.tuned.score: 4.1 stored, 4.0 recomputed",
         ),
         (
             "data/judgements/tuned.jsonl",
             '"score": 3',
             '"score": 5',
             "judge@tuned",
-            "data/judgements/tuned.jsonl:1: r3: score: 5 here, 3 again",
+            "data/judgements/tuned.jsonl:1: r3: score: 5 stored, 3 recomputed",
         ),
         (
             "reports/metrics/train.json",
@@ -143,18 +146,17 @@ def test_what_nobody_touched_comes_out_the_same(
             "train",
             "reports/metrics/train.json: not the file that dvc.lock names",
         ),
-        # An answer that nobody gave changes what the judge was asked, and there is no such reply.
+        # An edited answer changes the request to the judge, for which there is no stored reply.
         (
             "data/answers/tuned.jsonl",
             '"t4"',
             '"t9"',
             "judge@tuned",
-            "does not run again: KeyError: 'asked t9' "
-            "(data/answers/tuned.jsonl is not as that run read it; `dvc repro`)",
+            "does not run again: KeyError: 'asked t9' (data/answers/tuned.jsonl changed since that run; `dvc repro`)",
         ),
     ],
 )
-def test_one_edited_value_is_found_by_name(
+def test_one_edited_value_is_named(
     checkout: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -165,11 +167,11 @@ def test_one_edited_value_is_found_by_name(
     words: str,
 ) -> None:
     edit(path, old, new)
-    code, said = run(monkeypatch, capsys)
-    assert (code, said[stage]) == (1, f"DIFFERS: {words}")
+    code, findings = run(monkeypatch, capsys)
+    assert (code, findings[stage]) == (1, f"DIFFERS: {words}")
 
 
-def test_a_reply_that_is_edited_with_its_score_is_not_the_file_of_the_lock(
+def test_a_reply_edited_together_with_its_score_fails_by_md5(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     edit(
@@ -177,48 +179,53 @@ def test_a_reply_that_is_edited_with_its_score_is_not_the_file_of_the_lock(
         '"reply": "3", "request": "asked t3", "score": 3',
         '"reply": "5", "request": "asked t3", "score": 5',
     )
-    code, said = run(monkeypatch, capsys)
-    assert (code, said["judge@tuned"]) == (1, "DIFFERS: data/judgements/tuned.jsonl: not the file that dvc.lock names")
-    assert said["compare"].startswith("DIFFERS: reports/metrics/compare.json: overall.tuned.score: 4.0 here, 4.66")
+    code, findings = run(monkeypatch, capsys)
+    assert (code, findings["judge@tuned"]) == (
+        1,
+        "DIFFERS: data/judgements/tuned.jsonl: not the file that dvc.lock names",
+    )
+    assert findings["compare"].startswith(
+        "DIFFERS: reports/metrics/compare.json: overall.tuned.score: 4.0 stored, 4.66"
+    )
 
 
-def test_an_edited_param_is_said_where_it_changes_a_number(
+def test_an_edited_param_makes_the_stages_that_read_it_stale(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     edit("params.yaml", "1", "2")
-    code, said = run(monkeypatch, capsys)
-    assert code == 1, "every number is right, and that of other params"
-    assert said["compare"] == "STALE: params.yaml: seed is not as that run read it; `dvc repro`"
+    code, findings = run(monkeypatch, capsys)
+    assert code == 1, "the numbers are computed correctly, from other params"
+    assert findings["compare"] == "STALE: params.yaml: seed changed since that run; `dvc repro`"
     edit("reports/metrics/compare.json", "4.0", "4.1")
-    said = run(monkeypatch, capsys)[1]
-    assert said["compare"].endswith("4.0 again (params.yaml: seed is not as that run read it; `dvc repro`)")
+    findings = run(monkeypatch, capsys)[1]
+    assert findings["compare"].endswith("4.0 recomputed (params.yaml: seed changed since that run; `dvc repro`)")
 
 
-def test_what_is_absent_is_no_proof(
+def test_an_absent_file_is_missing(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("data/answers/tuned.jsonl").unlink()
     shutil.rmtree("models/adapter")  # a folder that no number comes from
-    code, said = run(monkeypatch, capsys)
-    assert (code, said["judge@tuned"]) == (
+    code, findings = run(monkeypatch, capsys)
+    assert (code, findings["judge@tuned"]) == (
         1,
         "MISSING: data/answers/tuned.jsonl; `dvc pull` or `dvc repro` brings it",
     )
-    assert said["train"] == "as in dvc.lock: trains"
+    assert findings["train"] == "as in dvc.lock: trains"
     Path("reports/metrics/train.json").unlink()
     assert run(monkeypatch, capsys)[1]["train"].startswith("MISSING: reports/metrics/train.json")
 
 
-def test_a_metric_that_no_stage_wrote_is_none(
+def test_a_metric_that_no_stage_writes_differs(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put("reports/metrics/judge/best.json", "{}")
-    code, said = run(monkeypatch, capsys)
+    code, findings = run(monkeypatch, capsys)
     words = "DIFFERS: no stage of dvc.lock writes it; `dvc repro`, or delete it"
-    assert (code, said["reports/metrics/judge/best.json"]) == (1, words)
+    assert (code, findings["reports/metrics/judge/best.json"]) == (1, words)
 
 
-def test_without_a_lock_there_is_one_line(
+def test_a_missing_lock_is_one_line_of_error(
     toy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["verify"])
@@ -226,53 +233,57 @@ def test_without_a_lock_there_is_one_line(
     assert capsys.readouterr().err == "verify: dvc.lock: no such file; `dvc repro` makes it\n"
 
 
-def test_votes_are_counted_again_where_they_are(
+def test_votes_are_counted_again_where_they_are_on_this_machine(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put("reports/metrics/human.json", '{"pairs": 3}')
-    code, said = run(monkeypatch, capsys)
-    assert (code, said["human"]) == (0, "unchecked: data/human is not here; votes stay with whoever asked for them")
+    code, findings = run(monkeypatch, capsys)
+    assert (code, findings["human"]) == (0, "unchecked: data/human is not here; votes stay with whoever asked for them")
     put("data/human/a.jsonl", "1\n2\n")
     put("reports/blind/key.json", "{}")
     put("data/test.jsonl", "")
     count = "import json, os\nassert os.path.exists('data/judgements')\nos.makedirs('reports/metrics')\n"
     count += "n = len(open('data/human/a.jsonl').readlines())\n"
     put("commands/blind.py", count + "json.dump({'pairs': n}, open('reports/metrics/human.json', 'w'))\n")
-    code, said = run(monkeypatch, capsys)
-    assert (code, said["human"]) == (1, "DIFFERS: reports/metrics/human.json: pairs: 3 here, 2 again")
+    code, findings = run(monkeypatch, capsys)
+    assert (code, findings["human"]) == (1, "DIFFERS: reports/metrics/human.json: pairs: 3 stored, 2 recomputed")
     put("reports/metrics/human.json", '{"pairs": 2}')
     assert run(monkeypatch, capsys)[0] == 0
 
 
-def test_a_band_of_other_inputs_is_not_used_and_one_of_these_is_computed_again(
+def test_a_band_is_recomputed_unless_it_is_of_other_inputs(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put("reports/metrics/seeds.json", json.dumps({"of": "other", "runs": {"0": ""}}))
-    code, said = run(monkeypatch, capsys)
-    assert (code, said["seeds"].partition(" other")[0]) == (0, "unchecked: of")
-    stored = {"of": seed_noise.of(Path("dvc.lock").read_text()), "runs": {"0": "a", "1": "b"}, "score": {"band": 0.25}}
-    monkeypatch.setattr(seed_noise, "again", lambda stored, _: {**stored, "score": {"band": 0.5}})
+    code, findings = run(monkeypatch, capsys)
+    assert (code, findings["seeds"].partition(" other")[0]) == (0, "unchecked: measured on")
+    stored = {
+        "of": seed_noise.inputs_hash(Path("dvc.lock").read_text()),
+        "runs": {"0": "a", "1": "b"},
+        "score": {"band": 0.25},
+    }
+    monkeypatch.setattr(seed_noise, "recompute", lambda stored, _: {**stored, "score": {"band": 0.5}})
     put("reports/metrics/seeds.json", json.dumps(stored))
-    code, said = run(monkeypatch, capsys)
-    assert (code, said["seeds"]) == (
+    code, findings = run(monkeypatch, capsys)
+    assert (code, findings["seeds"]) == (
         1,
-        "DIFFERS: reports/metrics/seeds.json: score.band: 0.25 here, 0.5 again",
+        "DIFFERS: reports/metrics/seeds.json: score.band: 0.25 stored, 0.5 recomputed",
     )
 
 
-def test_what_is_kept_is_what_needs_weights_or_a_teacher() -> None:
+def test_stages_that_are_not_recomputed_need_weights_or_a_teacher() -> None:
     stages = pipeline()
-    assert set(verify.KEPT) <= {name.partition("@")[0] for name in stages}
+    assert set(verify.NOT_RECOMPUTED) <= {name.partition("@")[0] for name in stages}
     needs = {
         name.partition("@")[0]
         for name, stage in stages.items()
         if any(dep.startswith("models/") for dep in stage.deps) or "teacher" in stage.params or name == "base"
     }
-    # format needs the words of the tokenizer alone, and card the teacher's name.
-    assert needs - {"format", "card"} == set(verify.KEPT)
+    # format needs only the tokenizer of models/base, and card only the name of the teacher.
+    assert needs - {"format", "card"} == set(verify.NOT_RECOMPUTED)
 
 
-def test_help_says_what_it_is() -> None:
+def test_help_shows_the_docstring() -> None:
     done = subprocess.run([sys.executable, "-m", "commands.verify", "--help"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0
     assert "without a model or a judge" in done.stdout

@@ -274,7 +274,7 @@ def test_packed_rows_do_not_see_each_other_and_keep_their_stops(
 
     made, learnt, tokenizer = ready(tmp_path / "c", monkeypatch, packing=200, batches="random")
     stops = chat_template.stop_ids(tokenizer)
-    encoding.prove(made, learnt, stops)
+    encoding.check_packing(made, learnt, stops)
     made.model.eval()
     packed = made.train_dataset[0]
     lengths = packed["seq_lengths"]
@@ -303,11 +303,11 @@ def test_packed_rows_do_not_see_each_other_and_keep_their_stops(
 def test_a_cut_row_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made, learnt, tokenizer = ready(tmp_path / "d", monkeypatch)
     stops = chat_template.stop_ids(tokenizer)
-    encoding.prove(made, learnt, stops)
+    encoding.check_packing(made, learnt, stops)
     cut = made.train_dataset.map(lambda row: {key: value[:40] for key, value in row.items()})
     made.train_dataset = cut
     with pytest.raises(UserError, match="of 52 stops are left"):
-        encoding.prove(made, learnt, stops)
+        encoding.check_packing(made, learnt, stops)
 
 
 def test_the_labels_that_reach_the_model_are_the_output_and_its_stop(

@@ -1,4 +1,4 @@
-"""What an A/A band holds for, and what it is made of."""
+"""The inputs of an A/A band, and its metrics from the rows of the runs."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ def lock(change: dict[tuple[str, ...], Any] | None = None) -> str:
         },
     }
     for path, value in (change or {}).items():
-        place = stages
+        parent = stages
         for key in path[:-1]:
-            place = place[key]
-        place[path[-1]] = value
-    files = {
+            parent = parent[key]
+        parent[path[-1]] = value
+    listed = {
         name: {
             "cmd": body["cmd"],
             **{key: [{"path": p, "md5": md5} for p, md5 in body[key].items()] for key in ("deps", "outs")},
@@ -86,14 +86,14 @@ def lock(change: dict[tuple[str, ...], Any] | None = None) -> str:
         }
         for name, body in stages.items()
     }
-    return json.dumps({"stages": files})
+    return json.dumps({"stages": listed})
 
 
-def test_the_way_from_training_to_the_scores_is_found() -> None:
+def test_the_stages_of_a_band_lead_from_training_to_the_scores() -> None:
     entries = dvc_lock.parse(lock())
-    assert list(seed_noise.chain(entries)) == ["train", "answer@tuned", "judge@tuned", "evaluate"]
+    assert list(seed_noise.band_stages(entries)) == ["train", "answer@tuned", "judge@tuned", "evaluate"]
     assert seed_noise.targets(entries) == ["judge@tuned", "evaluate"]
-    assert seed_noise.seed(entries) == 0
+    assert seed_noise.training_seed(entries) == 0
 
 
 @pytest.mark.parametrize(
@@ -110,8 +110,8 @@ def test_the_way_from_training_to_the_scores_is_found() -> None:
         ("judge@tuned", "deps", "prompts/judge"),
     ],
 )
-def test_another_input_is_another_band(change: tuple[str, ...]) -> None:
-    assert seed_noise.of(lock({change: "other"})) != seed_noise.of(lock())
+def test_another_input_gives_another_hash(change: tuple[str, ...]) -> None:
+    assert seed_noise.inputs_hash(lock({change: "other"})) != seed_noise.inputs_hash(lock())
 
 
 @pytest.mark.parametrize(
@@ -121,60 +121,60 @@ def test_another_input_is_another_band(change: tuple[str, ...]) -> None:
         {("train", "outs", "models/adapter"): "x", ("answer@tuned", "deps", "models/adapter"): "x"},
         {("evaluate", "deps", "data/answers/tuned.jsonl"): "x"},
         {("compare", "params", "compare"): 2},
-        # What comes after the tuned model says nothing of it.
+        # Stages after the tuned model do not affect its scores.
         {("align", "params", "align"): 2, ("evaluate", "deps", "data/answers/aligned.jsonl"): "x"},
         {("split", "deps", "stages/split.py"): "x"},
     ],
 )
-def test_what_the_seed_changes_is_the_same_band(change: dict[tuple[str, ...], Any]) -> None:
-    assert seed_noise.of(lock(change)) == seed_noise.of(lock())
+def test_the_hash_ignores_the_training_seed_and_its_effects(change: dict[tuple[str, ...], Any]) -> None:
+    assert seed_noise.inputs_hash(lock(change)) == seed_noise.inputs_hash(lock())
 
 
-def test_where_nothing_was_trained_there_is_no_band() -> None:
-    assert seed_noise.of("stages: {}") == ""
+def test_a_lock_without_training_has_no_band() -> None:
+    assert seed_noise.inputs_hash("stages: {}") == ""
     with pytest.raises(UserError, match="holds no train with"):
         seed_noise.targets({})
     with pytest.raises(UserError, match=r"holds no train\.seed"):
-        seed_noise.seed(dvc_lock.parse(lock({("train", "params", "train"): {"lr": 1}})))
+        seed_noise.training_seed(dvc_lock.parse(lock({("train", "params", "train"): {"lr": 1}})))
 
 
-def rows(mean: float, passes: int, failed: bool = False) -> seed_noise.Rows:
-    judged = [{"id": f"r{k}", "outcome": "ok", "score": mean + k} for k in range(4)]
+def rows(mean: float, passes: int, failed: bool = False) -> seed_noise.RunRows:
+    judgements = [{"id": f"r{k}", "outcome": "ok", "score": mean + k} for k in range(4)]
     if failed:
-        judged[3] |= {"outcome": "timeout", "score": None}
+        judgements[3] |= {"outcome": "timeout", "score": None}
     checks = [
         {"id": f"r{k}", "system": s, "strict": s == "base" or k < passes, "checks": {"terse": True}, "stopped": k > 0}
         for k in range(4)
         for s in ("base", "tuned")
     ]
-    return judged, checks
+    return judgements, checks
 
 
-def test_numbers_are_those_of_the_tuned_system_on_the_texts_that_all_runs_scored() -> None:
-    found = seed_noise.numbers(
+def test_bands_use_the_tuned_texts_that_every_run_scored() -> None:
+    metrics = seed_noise.bands(
         {1: rows(2.0, 4), 0: rows(1.0, 2, failed=True)}, ["strict", "terse", "stop_rate", "no_such"]
     )
-    assert list(found) == ["seeds", "n", "score", "strict", "terse", "stop_rate"]
-    assert (found["seeds"], found["n"], found["score"]["n"]) == ([0, 1], 4, 3)
-    assert found["score"]["means"] == [2.0, 3.0]
-    assert found["strict"]["means"] == [0.5, 1.0]
-    assert found["stop_rate"]["means"] == [0.75, 0.75]
-    said = seed_noise.lines(found)
-    assert said[0] == "4 records, training seeds 0, 1"
-    assert said[1].startswith("score: 2.000, 3.000; noise up to 12.")
-    assert said[3] == "terse: 1.000, 1.000; no variance: all seeds give the same mean"
+    assert list(metrics) == ["seeds", "n", "score", "strict", "terse", "stop_rate"]
+    assert (metrics["seeds"], metrics["n"], metrics["score"]["n"]) == ([0, 1], 4, 3)
+    assert metrics["score"]["means"] == [2.0, 3.0]
+    assert metrics["strict"]["means"] == [0.5, 1.0]
+    assert metrics["stop_rate"]["means"] == [0.75, 0.75]
+    lines = seed_noise.summary_lines(metrics)
+    assert lines[0] == "4 records, training seeds 0, 1"
+    assert lines[1].startswith("score: 2.000, 3.000; noise up to 12.")
+    assert lines[3] == "terse: 1.000, 1.000; no variance: all seeds give the same mean"
 
 
-def test_again_reads_the_runs_that_the_band_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = {"": rows(1.0, 2), "abc": rows(2.0, 4)}
-    monkeypatch.setattr(seed_noise, "here", lambda: made[""])
-    monkeypatch.setattr(seed_noise, "Old", str)
-    monkeypatch.setattr(seed_noise, "at", made.__getitem__)
-    band = seed_noise.numbers({0: made[""], 1: made["abc"]}, ["terse"])
+def test_recompute_reads_the_runs_that_the_band_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = {"": rows(1.0, 2), "abc": rows(2.0, 4)}
+    monkeypatch.setattr(seed_noise, "working_tree_rows", lambda: runs[""])
+    monkeypatch.setattr(seed_noise, "Revision", str)
+    monkeypatch.setattr(seed_noise, "revision_rows", runs.__getitem__)
+    band = seed_noise.bands({0: runs[""], 1: runs["abc"]}, ["terse"])
     stored = {**band, "of": "x", "runs": {"0": "", "1": "abc"}}
     entries = dvc_lock.parse(lock())
-    assert seed_noise.again(stored, entries) == stored
-    assert seed_noise.again({**stored, "score": {"band": 0}}, entries) == stored
+    assert seed_noise.recompute(stored, entries) == stored
+    assert seed_noise.recompute({**stored, "score": {"band": 0}}, entries) == stored
     other = dvc_lock.parse(lock({("train", "params", "train", "seed"): 1}))
     with pytest.raises(UserError, match="the run of seed 0 is not the one in the working tree"):
-        seed_noise.again(stored, other)
+        seed_noise.recompute(stored, other)

@@ -25,7 +25,7 @@ def step(**changes: Any) -> rewrite.Step:
 
 def changed(seed: int, **changes: Any) -> str:
     rng = random.Random(seed)
-    return rewrite.rephrased(TEXT, FACTS, step(**changes), lambda option: option, rng)
+    return rewrite.rephrase(TEXT, FACTS, step(**changes), lambda option: option, rng)
 
 
 def test_what_is_forgotten_is_nowhere_and_the_rest_stands() -> None:
@@ -43,10 +43,10 @@ def test_what_is_forgotten_is_nowhere_and_the_rest_stands() -> None:
 
 def test_a_word_that_the_text_dwells_on_is_forgotten_first() -> None:
     text = "乙酸与甲酸，甲酸，丙酸"
-    drawn = [rewrite.drawn(text, FACTS, {"acids": [1, 1]}, random.Random(seed)) for seed in range(20)]
+    drawn = [rewrite.draw_words(text, FACTS, {"acids": [1, 1]}, random.Random(seed)) for seed in range(20)]
     assert [words["-acids"] for words in drawn] == [["甲酸"]] * 20
     assert drawn[0]["acids"] == FACTS["acids"]
-    assert rewrite.drawn("丙酸", FACTS, {"acids": [2, 3]}, random.Random(0))["-acids"] == ["丙酸"]
+    assert rewrite.draw_words("丙酸", FACTS, {"acids": [2, 3]}, random.Random(0))["-acids"] == ["丙酸"]
 
 
 def test_count_changes_so_many_clauses_once_and_keep_none() -> None:

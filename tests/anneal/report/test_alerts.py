@@ -26,14 +26,14 @@ def test_a_sound_run_raises_no_alert() -> None:
     [
         ("bad", "tuned: 1 of 4 texts have no score (1 parse_error)", {"compare__overall__tuned__n_scored": 3}),
         ("bad", "golden: 4 of 4 texts have no score", {"compare__overall__golden__n_scored": 0}),
-        ("bad", "2.5% of tuned answers do not stop", {"compare__overall__tuned__stop_rate": 0.975}),
-        ("bad", "leak: 2 items are on two sides", {"split__certificate__shared_items": 2}),
-        ("bad", "leak: 7 near-duplicates cross", {"split__certificate__crossing_pairs": 7}),
-        ("bad", "3 records were longer than format.max_length", {"format__over_length": {"rows": 3}}),
+        ("bad", "2.5% of tuned answers end without a stop token", {"compare__overall__tuned__stop_rate": 0.975}),
+        ("bad", "leakage: 2 items are in more than one part", {"split__certificate__shared_items": 2}),
+        ("bad", "leakage: 7 near-duplicate pairs cross", {"split__certificate__crossing_pairs": 7}),
+        ("bad", "3 records exceed format.max_length", {"format__over_length": {"rows": 3}}),
         ("bad", "50.0% of the control 'swapped' pass strict", {"compare__controls": {"swapped": {"mean": 0.5}}}),
         ("bad", "6.0% of the control 'other' pass strict", {"compare__controls": {"other": {"mean": 0.06}}}),
-        ("note", "'other' pass strict: it sees the form", {"compare__controls": {"other": {"mean": 0.96}}}),
-        ("bad", "2 of 4 answers pass accept.checks on no rung", {"accept__none": {"n": 2, "share": 0.5}}),
+        ("note", "'other' pass strict: the checks test form", {"compare__controls": {"other": {"mean": 0.96}}}),
+        ("bad", "2 of 4 answers pass accept.checks at no escalation step", {"accept__none": {"n": 2, "share": 0.5}}),
         (
             "bad",
             "differential missingness: 9 of",
@@ -47,18 +47,18 @@ def test_a_sound_run_raises_no_alert() -> None:
         ("bad", "no judge card for this judge: `make judge-card`", {"card": card(judge_ids={"ad": "j2"})}),
         (
             "bad",
-            "the judge card: fake are mostly not found; a score of this judge",
+            "judge card: fake are detected in fewer than half of the texts; a good score",
             {"card__defects__fake__lower": {"n": 40, "mean": 0.1}},
         ),
         ("bad", "self-judging: judge and base are both tiny", {"card__family": ["judge and base are both tiny"]}),
         (
             "bad",
-            "25.0% of the judge's control 'null' score at least as their golden text: it takes",
+            "25.0% of the judge's control 'null' score at least as high as their golden text: the judge accepts",
             {"compare__judge_controls__null__at_golden": 0.25},
         ),
         (
             "note",
-            "25.0% of golden texts score lower when they are judged again",
+            "25.0% of golden texts score lower when judged again",
             {"compare__judge_controls__again__at_golden": 0.75},
         ),
         (
@@ -73,7 +73,7 @@ def test_a_sound_run_raises_no_alert() -> None:
         ),
         (
             "bad",
-            "tuned:base: 3 verdicts failed; with the 2 pairs that they cost the win rate lies between 40.0% and 90.0%",
+            "tuned:base: 3 verdicts failed; depending on the 2 lost pairs, the win rate lies between 40.0% and 90.0%",
             {
                 "compare__preferences__pairs": {
                     "tuned:base": pair(failed={"n": 3, "pairs_lost": 2, "bounds": [0.4, 0.9]})
@@ -91,10 +91,10 @@ def test_a_sound_run_raises_no_alert() -> None:
                 }
             },
         ),
-        ("note", "10.0% of base answers are cut off", {"compare__overall__base__stop_rate": 0.9}),
-        ("note", "what the judge does not see: padded; looped", {"card__blind_to": ["padded", "looped"]}),
+        ("note", "10.0% of base answers are truncated", {"compare__overall__base__stop_rate": 0.9}),
+        ("note", "defects that the judge does not detect: padded; looped", {"card__blind_to": ["padded", "looped"]}),
         ("note", "golden scores at the top", {"compare__overall__golden__score": 4.95}),
-        ("note", "it does not see persuasion", {"compare__score_kind": "rule score"}),
+        ("note", "only programmed rules are checked; persuasion", {"compare__score_kind": "rule score"}),
     ],
 )
 def test_alerts(kind: str, words: str, edits: dict[str, Any]) -> None:
@@ -106,7 +106,7 @@ def test_alerts(kind: str, words: str, edits: dict[str, Any]) -> None:
 
 def test_alert_of_another_recipe() -> None:
     old = Snapshot("main", "", metrics(), {**PARAMS, "recipe": "other"})
-    assert alerts.alerts(sound(), old) == [("note", "main holds the recipe other: its numbers are of other texts")]
+    assert alerts.alerts(sound(), old) == [("note", "main has the recipe other: its metrics describe other texts")]
 
 
 def test_bad_lines_come_before_notes() -> None:
@@ -125,7 +125,7 @@ def test_numbers_of_other_params_are_told(toy: Path) -> None:
         "        train:\n          epochs: 7\n"
     )
     now = Snapshot("here", "", metrics(), {**PARAMS, "train": {"epochs": 3}})
-    line = ("bad", "edited since the run: params.yaml: train, read otherwise by train; `dvc repro` first")
+    line = ("bad", "stale: params.yaml: train changed since the run (stages: train); run `dvc repro` first")
     assert line in alerts.alerts(now, Snapshot("main"))
     now = Snapshot("here", "", metrics(), {**PARAMS, "train": {"epochs": 7}})
     assert line not in alerts.alerts(now, Snapshot("main"))
@@ -135,7 +135,7 @@ def test_the_stop_rate_is_that_of_what_is_shipped() -> None:
     assert alerts.alerts(sound(aligned=True), sound()) == []
     assert alerts.alerts(sound(aligned=True, compare__overall__tuned__stop_rate=0.5), sound()) == []
     ((kind, line),) = alerts.alerts(sound(aligned=True, compare__overall__aligned__stop_rate=0.5), sound())
-    assert (kind, line[:53]) == ("bad", "50.0% of aligned answers do not stop by themselves (a")
+    assert (kind, line[:53]) == ("bad", "50.0% of aligned answers end without a stop token (us")
 
 
 def test_chosen_texts_that_fell_are_told_at_the_top() -> None:

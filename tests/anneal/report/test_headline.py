@@ -24,7 +24,7 @@ NO_CARD = "no judge card for this judge: `make judge-card`"
         (gap(0.0, 0.0, 0.0), "No difference shown"),
         (
             gap(0.4, 0.1, 0.7) | {"p": 0.25},
-            "No difference shown between tuned and base by sign flips of items (p = 0.25): +0.40",
+            "No difference shown between tuned and base by a sign-flip test over items (p = 0.25): +0.40",
         ),
         (
             gap(0.7, None, None),
@@ -36,24 +36,24 @@ NO_CARD = "no judge card for this judge: `make judge-card`"
         ),
         (
             gap(0.01, -0.02, 0.04) | {"p_equivalent": 0.01, "margin": 0.1},
-            "tuned and base are as good as each other, within ±0.1: +0.01 [-0.02, +0.04]",
+            "tuned and base are equivalent within ±0.1: +0.01 [-0.02, +0.04]",
         ),
-        ({**gap(0, None, None), "mean": None}, "Nothing is compared yet"),
+        ({**gap(0, None, None), "mean": None}, "No comparison yet"),
     ],
 )
 def test_verdict_says_what_the_interval_allows(found: dict[str, Any], words: str) -> None:
-    assert headline.verdict(sound(compare__difference=found)).startswith(words)
+    assert headline.score_line(sound(compare__difference=found)).startswith(words)
 
 
 def test_an_open_verdict_says_what_would_have_been_seen() -> None:
-    said = headline.verdict(sound(compare__difference=gap(0.1, -0.2, 0.4) | {"state": "open", "detectable": 0.45}))
-    assert said.endswith("; a true one of 0.45 would show 4 times in 5")
+    said = headline.score_line(sound(compare__difference=gap(0.1, -0.2, 0.4) | {"state": "open", "detectable": 0.45}))
+    assert said.endswith("; minimum detectable difference 0.45 at 80% power")
 
 
 def test_a_small_and_sure_difference_is_said_to_be_small() -> None:
-    said = headline.verdict(sound(compare__difference=gap(0.05, 0.01, 0.09) | {"p_equivalent": 0.01, "margin": 0.1}))
+    said = headline.score_line(sound(compare__difference=gap(0.05, 0.01, 0.09) | {"p_equivalent": 0.01, "margin": 0.1}))
     assert said.startswith("tuned is better than base by 0.05 [0.01, 0.09]")
-    assert said.endswith("yet both are as good as each other within ±0.1")
+    assert said.endswith("yet equivalent within ±0.1")
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_no_card_of_this_judge_and_no_score(found: dict[str, Any] | None) -> Non
     now = sound(card=found)
     said = headline.lines(now)
     assert said == [
-        "No difference shown in how often tuned and base pass strict: 75.0% [10.0, 90.0%] against 0.0% [10.0, 90.0%] "
+        "No difference shown between the strict pass rates of tuned and base: 75.0% [10.0, 90.0%] against 0.0% [10.0, 90.0%] "
         f"(n = 4; 3 pass in tuned only and 0 in base only; McNemar p = 0.25); {NO_CARD}"
     ]
     assert "2.50" not in said[0]
@@ -72,14 +72,14 @@ def test_no_card_of_this_judge_and_no_score(found: dict[str, Any] | None) -> Non
 
 def test_a_card_covers_every_rubric_that_gave_a_score() -> None:
     now = sound(compare__judge_ids={"ad": "j1", "note": "j9"})
-    assert NO_CARD in headline.verdict(now)
+    assert NO_CARD in headline.score_line(now)
     now.metrics["card"]["judge_ids"] = {"ad": "j1", "note": "j9", "poem": "j3"}
-    assert NO_CARD not in headline.verdict(now)
+    assert NO_CARD not in headline.score_line(now)
 
 
 def test_the_judge_may_stand_in_the_newer_place() -> None:
     now = sound(compare__judge={"judge_ids": {"ad": "j7"}})
-    assert NO_CARD in headline.verdict(now)
+    assert NO_CARD in headline.score_line(now)
 
 
 @pytest.mark.parametrize(
@@ -96,14 +96,14 @@ def test_the_judge_may_stand_in_the_newer_place() -> None:
         # McNemar is sure, as it takes the texts of one item for independent; the items are not.
         (
             {"n": 4, "only_left": 9, "only_right": 0, "p": 0.004, "paired": gap(0.5, -0.1, 1.1)},
-            "No difference shown in how often",
+            "No difference shown between the strict pass rates",
         ),
-        ({"n": 4, "only_left": 1, "only_right": 1, "p": None}, "No difference shown in how often"),
+        ({"n": 4, "only_left": 1, "only_right": 1, "p": None}, "No difference shown between the strict pass rates"),
         ({}, "No score is shown; "),
     ],
 )
 def test_without_a_card_the_pass_rates_speak(test: dict[str, Any], words: str) -> None:
-    assert headline.verdict(sound(card=None, compare__passes={"strict": test})).startswith(words)
+    assert headline.score_line(sound(card=None, compare__passes={"strict": test})).startswith(words)
 
 
 def lock(folder: Path) -> str:
@@ -121,25 +121,26 @@ stages:
     outs: [{path: data/judgements/tuned.jsonl, md5: cc}, {path: data/checks.jsonl, md5: dd}]
 """
     (folder / "dvc.lock").write_text(text)
-    return seed_noise.of(text)
+    return seed_noise.inputs_hash(text)
 
 
 def test_the_noise_of_two_trainings_is_none_of_an_untrained_base(toy: Path) -> None:
     seeds = {"of": lock(toy), "score": {"band": 0.6}}
     assert len(seeds["of"]) == 16
-    said = headline.verdict(sound(seeds=seeds, compare__difference=gap(0.5, 0.3, 0.7)))
+    said = headline.score_line(sound(seeds=seeds, compare__difference=gap(0.5, 0.3, 0.7)))
     assert said.startswith("tuned is better than base by 0.50 [0.30, 0.70]")
 
 
 def test_failed_judgements_that_could_turn_the_sign_leave_it_undecided() -> None:
     open_ends = gap(0.5, 0.3, 0.7) | {"bounds": [-0.2, 0.9]}
-    assert headline.verdict(sound(compare__difference=open_ends)) == (
-        "Not decided between tuned and base: with the failed judgements at worst and at best the difference is "
-        "-0.20 to +0.90"
+    assert headline.score_line(sound(compare__difference=open_ends)) == (
+        "Undecided between tuned and base: with failed judgements at worst and at best the difference is -0.20 to +0.90"
     )
-    assert headline.verdict(sound(compare__difference=open_ends | {"bounds": [0.1, 0.9]})).startswith("tuned is better")
-    uneven = headline.verdict(sound(compare__missing={"differs": True}))
-    assert uneven.startswith("Not decided between tuned and base: one system lost more verdicts than the other")
+    assert headline.score_line(sound(compare__difference=open_ends | {"bounds": [0.1, 0.9]})).startswith(
+        "tuned is better"
+    )
+    uneven = headline.score_line(sound(compare__missing={"differs": True}))
+    assert uneven.startswith("Undecided between tuned and base: judgements failed at different rates")
 
 
 def test_a_judge_that_its_card_shows_blind_gives_no_score() -> None:
@@ -149,30 +150,30 @@ def test_a_judge_that_its_card_shows_blind_gives_no_score() -> None:
     for name, found in (("looped", longest), ("null", rng)):
         said = headline.lines(sound(card=found))
         assert len(said) == 1, "nor a win rate"
-        assert said[0].endswith(f"; by its judge card this judge does not find {name}")
+        assert said[0].endswith(f"; the judge card shows that this judge does not detect {name}")
     # Facts may be outside what a recipe can check; that is told, and no reason to hide the score.
     form = card(defects={"other_item": {"lower": {**share, "mean": 0.0}, "higher": {**share, "mean": 0.0}}})
-    assert headline.verdict(sound(card=form)).startswith("tuned is better")
-    assert NO_CARD in headline.verdict(sound(card=card(defects={"null": {"lower": {"n": 0, "mean": None}}})))
+    assert headline.score_line(sound(card=form)).startswith("tuned is better")
+    assert NO_CARD in headline.score_line(sound(card=card(defects={"null": {"lower": {"n": 0, "mean": None}}})))
 
 
 def test_a_win_rate_that_may_be_length_says_so() -> None:
     found = pair(controlled={"state": "not identifiable"})
     line = headline.lines(sound(compare__preferences__pairs={"tuned:base": found}))[1]
-    assert line.endswith("it cannot be told from a preference for length, which is not identifiable")
+    assert line.endswith("a preference for length cannot be ruled out, its effect is not identifiable")
 
 
 def test_the_band_stands_under_the_scores(toy: Path) -> None:
     seeds = {"of": lock(toy), "score": {"band": 0.6}, "seeds": [0, 1, 2]}
-    assert "seeds lie up to ±0.60 apart (95%, from 3 seeds)" in str(scores.scores(sound(seeds=seeds), Snapshot("main")))
+    assert "seeds differ by up to ±0.60 (95%, from 3 seeds)" in str(scores.scores(sound(seeds=seeds), Snapshot("main")))
     other = seeds | {"of": "0" * 16}
-    assert "seeds lie" not in str(scores.scores(sound(seeds=other), Snapshot("main")))
+    assert "Seed noise" not in str(scores.scores(sound(seeds=other), Snapshot("main")))
 
 
 @pytest.mark.parametrize("seeds", [None, {"of": "0" * 16, "score": {"band": 9.0}}, {"score": {"band": 9.0}}])
 def test_the_band_of_other_inputs_counts_for_nothing(toy: Path, seeds: dict[str, Any] | None) -> None:
     lock(toy)
-    assert headline.verdict(sound(seeds=seeds)).startswith("tuned is better than base by 2.50")
+    assert headline.score_line(sound(seeds=seeds)).startswith("tuned is better than base by 2.50")
 
 
 @pytest.mark.parametrize(
@@ -181,7 +182,7 @@ def test_the_band_of_other_inputs_counts_for_nothing(toy: Path, seeds: dict[str,
         ({"mean": 0.875, "low": 0.6, "high": 0.95}, "tuned is preferred to base: tuned's win rate 87.5% [60.0, 95.0%]"),
         ({"mean": 0.2, "low": 0.1, "high": 0.4}, "base is preferred to tuned: tuned's win rate 20.0% [10.0, 40.0%]"),
         ({"mean": 0.5, "low": 0.4, "high": 0.6}, "No preference shown between tuned and base: win rate 50.0%"),
-        ({"mean": 0.5, "low": None, "high": None}, "tuned beside base: win rate 50.0% (ties as halves; n = 4 in 2"),
+        ({"mean": 0.5, "low": None, "high": None}, "tuned against base: win rate 50.0% (ties count half; n = 4 in 2"),
     ],
 )
 def test_the_win_rate_has_a_line_of_its_own(win: dict[str, Any], words: str) -> None:
@@ -199,9 +200,9 @@ def test_older_metrics_still_give_a_sentence() -> None:
     found = metrics()
     bare = {"n": 4, "clusters": 2, "mean": 2.5, "low": 2.2, "high": 2.8, "p": 0.01}
     found["compare"] = {"difference": bare, "overall": {}, "judge_ids": {"ad": "j1"}}
-    assert headline.verdict(Snapshot("here", "", found, PARAMS)).startswith("tuned is better than base by 2.50")
+    assert headline.score_line(Snapshot("here", "", found, PARAMS)).startswith("tuned is better than base by 2.50")
     del found["card"]
-    assert headline.verdict(Snapshot("here", "", found, PARAMS)) == f"No score is shown; {NO_CARD}"
+    assert headline.score_line(Snapshot("here", "", found, PARAMS)) == f"No score is shown; {NO_CARD}"
 
 
 def test_preference_learning_has_a_headline_of_its_own() -> None:
@@ -227,11 +228,11 @@ def test_preference_learning_has_a_headline_of_its_own() -> None:
         ({"compare__aligned_difference": gap(0.1, -0.2, 0.4)}, "No difference shown between aligned and tuned: +0.10"),
         (
             {"compare__aligned_difference": {**gap(0, None, None), "mean": None}},
-            "Not decided between aligned and tuned: no text has a score of both",
+            "Undecided between aligned and tuned: no text has a score from both systems",
         ),
         (
             {"compare__aligned_difference": gap(0.5, 0.3, 0.7) | {"bounds": [-0.1, 0.9]}},
-            "Not decided between aligned and tuned: with the failed judgements at worst and at best the difference is",
+            "Undecided between aligned and tuned: with failed judgements at worst and at best the difference is",
         ),
         (
             {"card": None},
@@ -240,7 +241,7 @@ def test_preference_learning_has_a_headline_of_its_own() -> None:
     ],
 )
 def test_the_caveats_of_the_first_headline_are_those_of_the_second(edits: dict[str, Any], words: str) -> None:
-    assert headline.verdict(sound(aligned=True, **edits), "aligned_difference").startswith(words)
+    assert headline.score_line(sound(aligned=True, **edits), "aligned_difference").startswith(words)
 
 
 def test_the_noise_of_another_training_seed_is_none_of_two_models_on_one_adapter(toy: Path) -> None:

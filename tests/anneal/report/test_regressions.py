@@ -110,7 +110,7 @@ def test_a_change_inside_the_noise_is_said_to_be_noise(toy: Path) -> None:
     Path("dvc.lock").write_text(lock)
     write(JUDGED, [judgement(name, 4.0 + (i // 2) / 100) for i, name in enumerate(IDS)])
     old = revised([judgement(name, 3.8) for name in IDS])
-    now = sound(seeds={"of": seed_noise.of(lock), "score": {"band": 0.5}})
+    now = sound(seeds={"of": seed_noise.inputs_hash(lock), "score": {"band": 0.5}})
     assert regressions.sentence(now, old, regressions.changes(now, old)).endswith(
         ": inside the noise of other seeds, ±0.50"
     )

@@ -57,7 +57,7 @@ def test_a_crowded_run_still_fits_a_comment() -> None:
 
 def test_half_a_run_has_a_summary() -> None:
     said = summary.summary(Snapshot("here"), Snapshot("main", "first run: nothing to compare with"))
-    assert said.startswith("**Nothing is compared yet")
+    assert said.startswith("**No comparison yet")
     assert said.endswith("first run: nothing to compare with\n")
 
 

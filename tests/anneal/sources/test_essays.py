@@ -72,7 +72,7 @@ def test_the_teacher_is_asked_for_what_is_not_given_and_fills_it(tmp_path: Path,
     assert rows[0]["text"] in asked[0].messages[0]["content"]
     assert "of Title:" in asked[0].messages[0]["content"]
     answers = [Answer(asked[0].id, "ok", text=" plain \n"), Answer(asked[1].id, "failed", "timeout")]
-    filled = essays.given(rows, answers)
+    filled = essays.fill_given(rows, answers)
     assert [row["id"].split("/")[0] + row["type"] for row in filled] == [
         "deep-essay-1rewrite",
         "deep-essay-1continue",

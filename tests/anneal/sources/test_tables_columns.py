@@ -13,13 +13,13 @@ def conversation(*speakers: str) -> list[dict[str, str]]:
     return [{"from": speaker, "value": f" {speaker} {number}\n"} for number, speaker in enumerate(speakers)]
 
 
-def asked(turns: Any, **more: Any) -> dict[str, str] | None:
-    return tables.asked(Row("t.json: row 7", {"talk": turns, **more}), "talk")
+def facts_of(turns: Any, **more: Any) -> dict[str, str] | None:
+    return tables.conversation_facts(Row("t.json: row 7", {"talk": turns, **more}), "talk")
 
 
 def test_a_question_and_its_system_turn_become_facts() -> None:
-    assert asked(conversation("human")) == {"instruction": "human 0", "system": ""}
-    assert asked(conversation("system", "human")) == {"instruction": "human 1", "system": "system 0"}
+    assert facts_of(conversation("human")) == {"instruction": "human 0", "system": ""}
+    assert facts_of(conversation("system", "human")) == {"instruction": "human 1", "system": "system 0"}
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_a_question_and_its_system_turn_become_facts() -> None:
     ],
 )
 def test_a_question_with_a_history_and_a_talk_without_one_are_no_prompt(speakers: tuple[str, ...]) -> None:
-    assert asked(conversation(*speakers)) is None
+    assert facts_of(conversation(*speakers)) is None
 
 
 @pytest.mark.parametrize(
@@ -52,15 +52,15 @@ def test_a_question_with_a_history_and_a_talk_without_one_are_no_prompt(speakers
 )
 def test_a_wrong_turn_is_told_with_its_place(turns: Any, told: str) -> None:
     with pytest.raises(UserError) as error:
-        asked(turns)
+        facts_of(turns)
     assert str(error.value).startswith(f"t.json: row 7: {told}")
     assert "\n" not in str(error.value)
 
 
 def test_a_column_named_as_a_turn_is_told_unless_it_is_empty() -> None:
-    assert asked(conversation("human"), system="", instruction=None) == {"instruction": "human 0", "system": ""}
+    assert facts_of(conversation("human"), system="", instruction=None) == {"instruction": "human 0", "system": ""}
     with pytest.raises(UserError, match=r"\At\.json: row 7: system: a column of this name beside talk, which gives it"):
-        asked(conversation("human"), system="你答。")
+        facts_of(conversation("human"), system="你答。")
 
 
 def test_the_columns_that_paths_lead_into_are_no_facts() -> None:
