@@ -1,4 +1,4 @@
-"""The picture cannot rot: dvc.yaml, the code, the params, the recipes and the README say the same thing."""
+"""The picture cannot rot: dvc.yaml, the code, the params, the recipes and the docs say the same thing."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_code_deps_are_the_import_closure(script: str) -> None:
 def test_code_deps_are_as_make_deps_writes_them() -> None:
     text = (ROOT / "dvc.yaml").read_text("utf-8")
     assert text.count(deps.MARK) == len(SCRIPTS)
-    assert deps.written(text) == text, "run `make deps`"
+    assert deps.with_code_deps(text) == text, "run `make deps`"
     for stage in PIPELINE.values():
         assert stage.listed[0] == stage.script, stage.name
         assert list(stage.deps[-len(stage.listed) :]) == stage.listed, stage.name
@@ -423,8 +423,8 @@ def test_a_recipe_holds_what_differs() -> None:
     assert checked > 150
 
 
-def test_readme_table_is_the_map() -> None:
-    rows = re.findall(r"^\| `(\w+)` \|(.*)\|(.*)\|(.*)\|$", (ROOT / "README.md").read_text("utf-8"), re.M)
+def test_docs_table_is_the_map() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|(.*)\|(.*)\|(.*)\|$", (ROOT / "docs/pipeline.md").read_text("utf-8"), re.M)
     names = {stage.name.split("@")[0]: Path(stage.script).stem for stage in PIPELINE.values()}
     table = {name: cells for name, *cells in rows if name in names}
     assert list(table) == list(names), "one row per stage, in the order of dvc.yaml"

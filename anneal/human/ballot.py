@@ -32,7 +32,7 @@ Unit = list[Entry]
 
 @dataclass(frozen=True)
 class Ballot:
-    """`key` names the system of each text, `shown` is the data of the page; entries of both have equal order and ids."""
+    """`key` names the system of each text, `shown` is the page's data; entries of both have equal order and ids."""
 
     key: dict[str, Any]
     shown: dict[str, Any]
@@ -112,7 +112,7 @@ def order_units(units: Sequence[Unit], n_repeats: int, checks: Sequence[Unit], s
     rng = random.Random(f"{seed}/order")
     order = rng.sample(list(units), len(units))
     half = (len(order) + 1) // 2
-    # A repeat soon after its original measures memory: from the first third, at least a sixth of the ballot lies between.
+    # A repeat soon after its original measures memory: from the first third, at least a sixth of the ballot is between.
     first_third = order[: max(len(order) // 3, n_repeats)]
     repeats = [[_repeat(entry) for entry in unit] for unit in rng.sample(first_third, n_repeats)]
     for unit in [*repeats, *checks]:
@@ -261,7 +261,7 @@ def label_ballot(
 
 
 def page(ballot: Ballot) -> str:
-    """The HTML page for raters: one file without names of systems; its policy allows requests to its own server only."""
+    """The HTML page for raters: one file without names of systems; its policy allows requests to its server only."""
     assets = Path(__file__).parent / "assets"
     words = json.loads((assets / "blind.json").read_text("utf-8"))
     style = (assets / "blind.css").read_text("utf-8")

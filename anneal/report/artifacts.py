@@ -1,6 +1,6 @@
-"""What a report shows beside metrics: the texts side by side, the training curve, what made the numbers, and the times.
+"""Reads the files that the report shows beside metrics: texts, training curves, provenance, run times.
 
-A file that is not there yet gives an empty answer: a report of half a pipeline is still a report.
+A missing file gives an empty result, so that a half-run pipeline has a report.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 from anneal import files
 from anneal.systems import SYSTEMS
 
-# Bytes of texts on a page. The rest of it takes up to 250,000, and above a megabyte browsers and mail begin to object.
+# Bytes of texts on a page. The other parts take up to 250,000; above a megabyte browsers and mail servers object.
 BUDGET = 720_000
 LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "scikit-learn", "openai", "dvc")
 
 
 def _shown(check: dict[str, Any], judgement: dict[str, Any], level: int) -> dict[str, Any]:
-    """What the browser shows of one text; a higher level holds less: no reasons, then no quotes either."""
+    """One text for the browser. Level 1 leaves out the reasons, level 2 the quotes too."""
     dims = {
         name: [
             mark.get("score"),
@@ -29,10 +29,10 @@ def _shown(check: dict[str, Any], judgement: dict[str, Any], level: int) -> dict
         ]
         for name, mark in (judgement.get("dims") or {}).items()
     }
-    # strict is shown as such, beside the checks that it is made of.
+    # strict has a field of its own beside the checks that it consists of.
     failed = sorted(k for k, v in (check.get("checks") or {}).items() if not v and k != "strict")
     flags = {key: check.get(key) for key in ("text", "strict", "stopped", "found")}
-    # The very words that the judge objects to; what stands in another text cannot be marked in this one.
+    # Only a literal quote of the text can be marked in it.
     quotes = [v.get("quote") or "" for v in judgement.get("violations") or []] if level < 2 else []
     text = check.get("text") or ""
     return {
@@ -46,20 +46,20 @@ def _shown(check: dict[str, Any], judgement: dict[str, Any], level: int) -> dict
 
 
 def browser(budget: int = BUDGET) -> tuple[list[dict[str, Any]], int]:
-    """The test records with what each system made of them, and how many there are; the rest does not fit the page."""
+    """(the test records with the text of each system that fit in `budget` bytes, the number of test records)."""
 
     def rows(path: str) -> list[dict[str, Any]]:
         return files.read(path, "id") if Path(path).is_file() else []
 
     records = rows("data/test.jsonl")
     checks = {(row["system"], row["id"]): row for row in rows("data/checks.jsonl")}
-    judged = {(s, row["id"]): row for s in SYSTEMS for row in rows(f"data/judgements/{s}.jsonl")}
+    judgements = {(s, row["id"]): row for s in SYSTEMS for row in rows(f"data/judgements/{s}.jsonl")}
     shown: list[dict[str, Any]] = []
     for level in range(3):
         shown = []
         for record in records:
             systems = {s: (s, record["id"]) for s in SYSTEMS if (s, record["id"]) in checks}
-            texts = {s: _shown(checks[key], judged.get(key, {}), level) for s, key in systems.items()}
+            texts = {s: _shown(checks[key], judgements.get(key, {}), level) for s, key in systems.items()}
             prompt = "\n\n".join(message["content"] for message in record["prompt"])
             shown.append({"id": record["id"], "type": record["type"], "prompt": prompt, "systems": texts})
         size = len(json.dumps(shown, ensure_ascii=False).encode())
@@ -69,7 +69,7 @@ def browser(budget: int = BUDGET) -> tuple[list[dict[str, Any]], int]:
 
 
 def columns(path: str) -> dict[str, list[tuple[float, float]]]:
-    """Columns of a TSV over its first one, gaps left out: {"loss": [(step, value), ...]}; empty without the file."""
+    """Columns of a TSV file over its first one, without gaps: {"loss": [(step, value), ...]}; {} without the file."""
     if not Path(path).is_file():
         return {}
     head, *rows = [line.split("\t") for line in Path(path).read_text("utf-8").splitlines() if line]
@@ -81,7 +81,7 @@ def columns(path: str) -> dict[str, list[tuple[float, float]]]:
 
 
 def provenance(params: dict[str, Any]) -> dict[str, str]:
-    """What made the numbers: names, seeds, versions, and the hash of the lock, which stands for every input."""
+    """Names, seeds, library versions, and the hash of dvc.lock, which covers every input."""
     lock = Path("dvc.lock")
     facts = {
         "dvc.lock (sha256)": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None,
@@ -92,33 +92,34 @@ def provenance(params: dict[str, Any]) -> dict[str, str]:
         },
         "model revision": params.get("model", {}).get("revision"),
     }
-    there = {str(found.metadata["Name"]).lower() for found in importlib.metadata.distributions()}
-    versions = {name: importlib.metadata.version(name) for name in LIBRARIES if name in there}
+    installed = {str(package.metadata["Name"]).lower() for package in importlib.metadata.distributions()}
+    versions = {name: importlib.metadata.version(name) for name in LIBRARIES if name in installed}
     return {name: str(value) for name, value in {**facts, **versions}.items() if value is not None}
 
 
 def _runs() -> list[dict[str, Any]]:
-    """The log of stage runs, oldest first; half a line, as a killed run leaves one, is passed over."""
-    log, found = Path(".work/times/stages.jsonl"), []
+    """The log of stage runs, oldest first; a partial line of a killed run is skipped."""
+    log = Path(".work/times/stages.jsonl")
+    runs: list[dict[str, Any]] = []
     for line in log.read_text("utf-8").splitlines() if log.is_file() else []:
         try:
             row = json.loads(line)
         except ValueError:
             continue
-        found += [row] if isinstance(row, dict) and "stage" in row else []
-    return found
+        runs += [row] if isinstance(row, dict) and "stage" in row else []
+    return runs
 
 
 def seconds() -> list[tuple[str, float, int]]:
-    """(stage, seconds, peak MB) of the last run of each stage; for the terminal only, as they differ every time."""
+    """(stage, seconds, peak MB) of the last successful run of each stage; for the terminal only, as times vary."""
     last = {row["stage"]: (row["stage"], row["seconds"], row["peak_mb"]) for row in _runs() if row["exit"] == 0}
     return list(last.values())
 
 
 def outbound(params: dict[str, Any]) -> tuple[int | None, str]:
-    """Connections to other machines in the newest run of each stage, and the line that says so.
+    """The number of connections to other machines in the last run of each stage, failed runs included, and its line.
 
-    None, and an empty line, where params do not promise that there are none; a failed run counts as any other.
+    None and an empty line unless privacy.local_only is true.
     """
     if not (params.get("privacy") or {}).get("local_only"):
         return None, ""
@@ -126,4 +127,4 @@ def outbound(params: dict[str, Any]) -> tuple[int | None, str]:
     if not newest:
         return None, "outbound connections: not measured, no stage has run in this checkout"
     total = sum(newest.values())
-    return total, f"outbound connections: {total}, measured by the stages' last runs ({len(newest)} of them)"
+    return total, f"outbound connections: {total}, measured in the last runs of {len(newest)} stages"

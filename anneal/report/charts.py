@@ -1,4 +1,4 @@
-"""Charts as inline SVG, each value with a hint; the tables beside them hold the same numbers."""
+"""Charts as inline SVG with a hint for each value; the tables beside them hold the same numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from markupsafe import Markup
 
 from anneal.html import el, join
 
-WIDTH, LABELS = 480, 44  # of a chart, in user units; the page scales it
+# In user units of the SVG; the page scales a chart.
+WIDTH = 480
+LABELS = 44  # the margin for the labels of the vertical axis
+DOTS = 30  # a line of fewer points shows each of them
 
 
 def ticks(low: float, high: float, wanted: int = 4) -> list[float]:
@@ -19,18 +22,20 @@ def ticks(low: float, high: float, wanted: int = 4) -> list[float]:
         low, high = low - 0.5, high + 0.5
     raw = (high - low) / wanted
     power = 10.0 ** math.floor(math.log10(raw))
+    # The factors 0.999 and 1e-9 absorb rounding errors of the division.
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= raw * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    first = math.floor(low / step + 1e-9)
+    last = math.ceil(high / step - 1e-9)
     return [round(step * i, 10) for i in range(first, last + 1)]
 
 
 def short(value: float) -> str:
-    """A value beside its bar: counts whole, the rest with two digits."""
+    """A value beside its bar: counts as integers, others with two digits."""
     return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.2f}"
 
 
 def _n(value: float) -> str:
-    """A coordinate: short, and the same on every machine."""
+    """A coordinate with one digit at most, so that every machine writes the same bytes."""
     return f"{value:.1f}".rstrip("0").rstrip(".")
 
 
@@ -48,6 +53,7 @@ def _line(x1: float, y1: float, x2: float, y2: float, name: str) -> Markup:
 
 
 def legend(names: Sequence[str]) -> Markup:
+    """The colour of each series."""
     return el("p", *(join(el("i", "", class_=f"key {name}"), name, " ") for name in names), class_="legend")
 
 
@@ -55,8 +61,10 @@ Bar = tuple[str, float | None, float | None, float | None]  # series, value, low
 
 
 def bars(title: str, groups: Sequence[tuple[str, Sequence[Bar]]], low: float, high: float) -> Markup:
-    """Horizontal bars in groups, each with the whisker of its interval; what has no value has no bar."""
-    marks, y, right = [], 4.0, WIDTH - 40
+    """Horizontal bars in groups, each with the whisker of its interval; a series without a value has no bar."""
+    marks = []
+    y = 4.0
+    right = WIDTH - 40
     span = (right - 2) / (high - low)
 
     def at(value: float) -> float:
@@ -80,9 +88,12 @@ def bars(title: str, groups: Sequence[tuple[str, Sequence[Bar]]], low: float, hi
 def _frame(
     xs: list[float], ys: list[float], height: float, width: float = WIDTH
 ) -> tuple[list[Markup], float, float, float, float]:
-    """Axes with round ticks; gives the marks and (x0, dx, y0, dy) that place a point."""
-    x0, y0, marks = float(LABELS), height - 18, []
-    dx, dy = (width - LABELS - 16) / (xs[-1] - xs[0]), (y0 - 8) / (ys[-1] - ys[0])
+    """Axes with round ticks: the marks, then the origin and scale (x0, dx, y0, dy) of both axes."""
+    x0 = float(LABELS)
+    y0 = height - 18
+    dx = (width - LABELS - 16) / (xs[-1] - xs[0])
+    dy = (y0 - 8) / (ys[-1] - ys[0])
+    marks = []
     for y in ys:
         marks.append(_line(x0, y0 - (y - ys[0]) * dy, width - 16, y0 - (y - ys[0]) * dy, "grid"))
         marks.append(_text(x0 - 4, y0 - (y - ys[0]) * dy + 4, f"{y:g}", "end"))
@@ -95,17 +106,17 @@ Points = Mapping[str, Sequence[tuple[float, float]]]
 
 def lines(title: str, series: Points, height: float = 220, width: float = WIDTH, share: bool = False) -> Markup:
     """One line per series through its (x, y) points; a single point is a dot. Shares are drawn on a scale of 0 to 1."""
-    points = [point for found in series.values() for point in found]
-    if not points:
+    all_points = [point for points in series.values() for point in points]
+    if not all_points:
         return Markup("")
-    across, up = ([*column] for column in zip(*points, strict=True))
-    xs = ticks(min(across), max(across), 6 if width == WIDTH else 3)
-    ys = ticks(0, 1, 2) if share else ticks(min(up), max(up))
+    x_values, y_values = ([*column] for column in zip(*all_points, strict=True))
+    xs = ticks(min(x_values), max(x_values), 6 if width == WIDTH else 3)
+    ys = ticks(0, 1, 2) if share else ticks(min(y_values), max(y_values))
     marks, x0, dx, y0, dy = _frame(xs, ys, height, width)
-    for name, found in series.items():
-        path = " ".join(f"{_n(x0 + (x - xs[0]) * dx)},{_n(y0 - (y - ys[0]) * dy)}" for x, y in found)
+    for name, points in series.items():
+        path = " ".join(f"{_n(x0 + (x - xs[0]) * dx)},{_n(y0 - (y - ys[0]) * dy)}" for x, y in points)
         marks.append(el("polyline", points=path, class_=f"line {name}"))
-        if len(found) < 30:
+        if len(points) < DOTS:
             dots = (p.split(",") for p in path.split())
             marks += [el("circle", cx=x, cy=y, r="2.5", class_=name) for x, y in dots]
     return join(_chart(title, height, *marks, width=width), legend(list(series)))
@@ -113,11 +124,11 @@ def lines(title: str, series: Points, height: float = 220, width: float = WIDTH,
 
 def histogram(title: str, edges: Sequence[float], counts: Mapping[str, Sequence[float]], height: float = 180) -> Markup:
     """Counts between edges, one series drawn over the other; `len(edges)` is one more than the counts."""
-    ys = ticks(0, max([1.0, *(c for found in counts.values() for c in found)]))
+    ys = ticks(0, max([1.0, *(count for column in counts.values() for count in column)]))
     xs = ticks(edges[0], edges[-1], 6)
     marks, x0, dx, y0, dy = _frame(xs, ys, height)
-    for name, found in counts.items():
-        for low, high, count in zip(edges[:-1], edges[1:], found, strict=True):
+    for name, column in counts.items():
+        for low, high, count in zip(edges[:-1], edges[1:], column, strict=True):
             hint = el("title", f"{name}, {low:.3g} to {high:.3g}: {count:g}")
             place = {"x": _n(x0 + (low - xs[0]) * dx), "width": _n(max((high - low) * dx - 1, 0.5))}
             marks.append(el("rect", hint, y=_n(y0 - count * dy), height=_n(count * dy), class_=name, **place))

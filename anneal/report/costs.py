@@ -1,6 +1,6 @@
-"""What the models that were asked cost: tokens by stage, and for each record that the filter kept.
+"""The report's section about costs: tokens of teacher and judge by stage, and per record that the filter kept.
 
-Tokens only: prices are of the machine that pays, and would make another page of the same run elsewhere.
+Tokens only: prices come from the environment, so the page of one run would differ between machines.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from anneal.html import el, table
 from anneal.report.formatting import figure
 from anneal.systems import SYSTEMS
 
-# Stage -> its metrics and the role that answers it; <ROLE>_PRICE_IN and _PRICE_OUT are per million tokens.
+# Stage -> its metrics file and the role of its model; <ROLE>_PRICE_IN and _PRICE_OUT are per million tokens.
 STAGES = {
     "generate": ("generate", "teacher"),
     "clean": ("clean", "teacher"),
@@ -28,20 +28,21 @@ STAGES = {
 }
 
 
-def asked(now: Snapshot) -> list[str]:
-    """The stages that have asked: those of a model that was not made run too, on no text."""
+def stages_with_requests(now: Snapshot) -> list[str]:
+    """The stages that sent requests; the stages of an absent model run too, on no text."""
     return [stage for stage, (name, _) in STAGES.items() if now.metric(name) and now.metric(name, "n") != 0]
 
 
-def spent(now: Snapshot) -> dict[str, tuple[int, int]]:
+def tokens_by_stage(now: Snapshot) -> dict[str, tuple[int, int]]:
     """stage -> tokens in and out, of the stages whose metrics count them."""
-    bills = {stage: now.metric(STAGES[stage][0], "tokens") for stage in asked(now)}
-    return {stage: (bill["in"], bill["out"]) for stage, bill in bills.items() if bill and {"in", "out"} <= bill.keys()}
+    counts = {stage: now.metric(STAGES[stage][0], "tokens") for stage in stages_with_requests(now)}
+    return {stage: (n["in"], n["out"]) for stage, n in counts.items() if n and {"in", "out"} <= n.keys()}
 
 
-def failed(found: Any) -> int:
-    """Requests without an answer: counted by kind in a teacher's metrics, by outcome in a judge's."""
-    kinds, outcomes = ((found or {}).get(key) for key in ("failed", "outcomes"))
+def failed_requests(metrics: Any) -> int:
+    """Requests without a response: counted by kind in a teacher's metrics, by outcome in a judge's."""
+    kinds = (metrics or {}).get("failed")
+    outcomes = (metrics or {}).get("outcomes")
     if isinstance(outcomes, dict):
         return sum(n for name, n in outcomes.items() if name != "ok")
     return sum(n for n in kinds.values() if isinstance(n, int)) if isinstance(kinds, dict) else 0
@@ -49,40 +50,41 @@ def failed(found: Any) -> int:
 
 def section(now: Snapshot, _old: Snapshot) -> Markup:
     """Tokens by stage, their share of all, and per record that the filter kept."""
-    bills = spent(now)
-    if not bills:
+    counts = tokens_by_stage(now)
+    if not counts:
         return Markup("")
     kept = now.metric("filter", "kept")
-    whole = (sum(bill[0] for bill in bills.values()), sum(bill[1] for bill in bills.values()))
+    total = (sum(tokens[0] for tokens in counts.values()), sum(tokens[1] for tokens in counts.values()))
     rows = []
-    for stage, bill in {**bills, "all stages": whole}.items():
-        lost = "" if stage == "all stages" else figure(failed(now.metric(STAGES[stage][0])))
-        share = figure(sum(bill) / sum(whole), True) if sum(whole) else "–"
-        each = figure(sum(bill) / kept) if kept else "–"
-        rows.append([stage, *map(figure, bill), share, lost, each])
+    for stage, tokens in {**counts, "all stages": total}.items():
+        failed = "" if stage == "all stages" else figure(failed_requests(now.metric(STAGES[stage][0])))
+        share = figure(sum(tokens) / sum(total), True) if sum(total) else "–"
+        per_record = figure(sum(tokens) / kept) if kept else "–"
+        rows.append([stage, *map(figure, tokens), share, failed, per_record])
     head = ["stage", "tokens in", "tokens out", "share", "failed", "tokens per kept record"]
     words = (
-        f"Tokens of the answers that the stages use, the same when the ledger gave them; {figure(kept)} records were "
-        "kept by the filter."
+        f"Tokens of the responses that the stages use, also of those from the response cache; {figure(kept)} records "
+        "were kept by the filter."
     )
-    missing = [stage for stage in asked(now) if stage not in bills]
-    rest = el("p", f"No tokens are counted for {', '.join(missing)}.", class_="soft") if missing else ""
-    return html.join(table(head, rows), el("p", words, class_="soft"), rest)
+    uncounted = [stage for stage in stages_with_requests(now) if stage not in counts]
+    note = el("p", f"No tokens are counted for {', '.join(uncounted)}.", class_="soft") if uncounted else ""
+    return html.join(table(head, rows), el("p", words, class_="soft"), note)
 
 
 def money(now: Snapshot) -> str:
-    """For the terminal: what the tokens cost at the prices of the environment; "" without prices."""
-    total: defaultdict[str, float] = defaultdict(float)
-    for stage, bill in spent(now).items():
+    """The cost of the tokens at the prices in the environment, for the terminal; "" without prices."""
+    costs: defaultdict[str, float] = defaultdict(float)
+    for stage, counts in tokens_by_stage(now).items():
         role = STAGES[stage][1]
-        for tokens, way in zip(bill, ("IN", "OUT"), strict=True):
+        for tokens, direction in zip(counts, ("IN", "OUT"), strict=True):
             try:
-                total[role] += tokens * float(os.environ.get(f"{role.upper()}_PRICE_{way}") or 0) / 1e6
+                costs[role] += tokens * float(os.environ.get(f"{role.upper()}_PRICE_{direction}") or 0) / 1e6
             except ValueError:
                 return ""
     kept = now.metric("filter", "kept")
-    if not (whole := sum(total.values())):
+    total = sum(costs.values())
+    if not total:
         return ""
-    each = f", {whole / kept:.4f} for each kept record" if kept else ""
-    parts = ", ".join(f"{role} {cost:.2f}" for role, cost in sorted(total.items()))
-    return f"cost at the prices of the environment: {whole:.2f} ({parts}){each}"
+    per_record = f", {total / kept:.4f} per kept record" if kept else ""
+    parts = ", ".join(f"{role} {cost:.2f}" for role, cost in sorted(costs.items()))
+    return f"cost at the prices in the environment: {total:.2f} ({parts}){per_record}"

@@ -1,11 +1,12 @@
-"""The data's part of the report: what the source gave, what was left out of it and why, and what it costs in tokens.
+"""The report's sections about the data: source, records by stage, leakage, tokens.
 
-Each section is a function of metrics. Where its stage has not run it is empty, and the page leaves it out.
+Each section is a function of metrics. It is empty where its stage has not run; the page then leaves it out.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from markupsafe import Markup
@@ -17,7 +18,7 @@ from anneal.html import NONE, el, fold, table
 from anneal.report import charts
 from anneal.report.formatting import figure, listing
 
-# What each stage leaves: name, metrics file, keys.
+# The record count of each stage: name, metrics file, keys.
 STEPS = (
     ("generated", "generate", "n"),
     ("cleaned", "clean", "n"),
@@ -27,50 +28,54 @@ STEPS = (
     ("validation", "split", "records", "validation"),
     ("test", "split", "records", "test"),
 )
-PARTS = ("train", "validation", "test")  # of what is formatted; nothing is lost between them
-# What is done with a text that holds personal data, by generate.pii.
-TREATED = {"report": "left as they are", "mask": "masked", "drop": "dropped"}
+PARTS = ("train", "validation", "test")  # of the formatted records; the split loses none
+# The treatment of texts with personal data, by generate.pii.
+TREATMENTS = {"report": "left unchanged", "mask": "masked", "drop": "dropped"}
 
 
-def counted(found: dict[str, Any]) -> str:
-    return ", ".join(f"{figure(n)} {name.replace('_', ' ')}" for name, n in found.items() if n)
+def counts_text(counts: Mapping[str, Any]) -> str:
+    """Counts above 0 with their names, as words."""
+    return ", ".join(f"{figure(n)} {name.replace('_', ' ')}" for name, n in counts.items() if n)
 
 
 def source(now: Snapshot) -> Markup:
-    """What was read before there were records, and personal data in it: counts, never a match."""
-    read, private = now.metric("generate", "essays") or {}, now.metric("generate", "pii") or {}
+    """Source documents and personal data in them: counts, never a match."""
+    essays = now.metric("generate", "essays") or {}
+    pii = now.metric("generate", "pii") or {}
     lines = []
-    if read:
-        short = f", {figure(read['short'])} of them shorter than wanted" if read.get("short") else ""
-        dropped = counted(read.get("dropped") or {})
-        n, chunks = figure(read.get("documents")), figure(read.get("chunks"))
+    if essays:
+        short = f", {figure(essays['short'])} of them shorter than the target length" if essays.get("short") else ""
+        dropped = counts_text(essays.get("dropped") or {})
+        n, chunks = figure(essays.get("documents")), figure(essays.get("chunks"))
         lines.append(f"{n} documents were cut into {chunks} chunks{short}.")
         lines += [f"Left out of the documents: {dropped}."] if dropped else []
-    if private:
+    if pii:
         mode = str((now.params.get("generate") or {}).get("pii"))
-        found = counted(private.get("found") or {}) or "nothing"
-        where = f"{figure(private.get('texts'))} of {figure(private.get('of'))} texts"
-        lines.append(f"Personal data: {found}, in {where}, {TREATED.get(mode, mode)} (generate.pii: {mode}).")
+        matches = counts_text(pii.get("found") or {}) or "nothing"
+        texts = f"{figure(pii.get('texts'))} of {figure(pii.get('of'))} texts"
+        lines.append(f"Personal data: {matches}, in {texts}, {TREATMENTS.get(mode, mode)} (generate.pii: {mode}).")
     return el("p", " ".join(lines)) if lines else NONE
 
 
 def reasons(now: Snapshot) -> dict[str, str]:
-    """Why a step holds fewer records than the one before it, or more."""
+    """Why a stage leaves fewer records than the one before it, or more."""
     dropped = now.metric("filter", "dropped")
     over = now.metric("format", "over_length", "rows")
     more = {name: task.get("rows") for name, task in (now.metric("format", "tasks") or {}).items()}
-    told = [f"{over} longer than format.max_length"] if over else []
-    told += [f"further rows of format.tasks: {counted(more)}"] if counted(more) else []
-    return {"filtered": counted(dropped) if isinstance(dropped, dict) else "", "formatted": "; ".join(told)}
+    causes = [f"{over} longer than format.max_length"] if over else []
+    causes += [f"additional rows from format.tasks: {counts_text(more)}"] if counts_text(more) else []
+    return {"filtered": counts_text(dropped) if isinstance(dropped, dict) else "", "formatted": "; ".join(causes)}
 
 
 def funnel(now: Snapshot, _old: Snapshot) -> Markup:
-    """How many records each stage leaves, and why the others are gone."""
+    """Records after each stage, with the number lost and the causes."""
     steps = [(name, now.metric(stage, *keys)) for name, stage, *keys in STEPS]
     known = [(name, count) for name, count in steps if count is not None]
     if not known:
         return NONE
-    why, rows, before = reasons(now), list[list[Any]](), None
+    why = reasons(now)
+    rows: list[list[Any]] = []
+    before = None
     for name, count in known:
         # Further tasks make more rows of the same records.
         lost = "" if before is None or name in PARTS or count > before else figure(before - count)
@@ -82,9 +87,9 @@ def funnel(now: Snapshot, _old: Snapshot) -> Markup:
 
 
 def split(now: Snapshot, _old: Snapshot) -> Markup:
-    """The leakage certificate: what one side of the split knows of another, and its worst pairs."""
-    found = now.metric("split", "certificate")
-    if not found:
+    """The leakage certificate: overlap between the parts of the split, with the most similar pairs."""
+    certificate = now.metric("split", "certificate")
+    if not certificate:
         return NONE
     rows = [
         [
@@ -94,73 +99,77 @@ def split(now: Snapshot, _old: Snapshot) -> Markup:
             figure(part.get("containment")),
             figure(part.get("half_contained"), True),
         ]
-        for name, part in found.items()
+        for name, part in certificate.items()
         if isinstance(part, dict)
     ]
-    shared, crossing, limit = (figure(found.get(key)) for key in ("shared_items", "crossing_pairs", "near_duplicate"))
-    words = (
-        f"{shared} items on two sides; {crossing} pairs of texts across sides with a Jaccard of {limit} or more. "
-        "Below: for each two sides the most alike texts, and the most that a text holds of one of the other side."
+    shared, crossing, limit = (
+        figure(certificate.get(key)) for key in ("shared_items", "crossing_pairs", "near_duplicate")
     )
-    head = ["", "Jaccard", "most alike", "containment", "contained by half"]
+    words = (
+        f"{shared} items in more than one part; {crossing} pairs of texts across parts with a Jaccard similarity of "
+        f"{limit} or more. By pair of parts: the most similar texts, and the highest containment of a text in one of "
+        "the other part."
+    )
+    head = ["", "Jaccard", "most similar", "containment", "at least half contained"]
     return html.join(el("p", words), table(head, rows), fold("all of split.json", listing(now.metric("split"))))
 
 
 def schedule(now: Snapshot) -> token_budget.Plan | None:
-    """Steps and warnings of train.* on these rows; None where packing decides how many rows there are."""
+    """Steps and warnings of train.* on these rows; None with packing, which changes the number of rows."""
     train = now.params.get("train") or {}
     names = ("epochs", "batch_size", "accumulation")
     rows = now.metric("split", "records", "train")
     if not rows or train.get("packing") or any(train.get(name) is None for name in names):
         return None
     epochs, batch_size, accumulation = (math.ceil(train[name]) for name in names)
-    # Before the training has counted them: what the rows of the training part hold on the average.
+    # Until the training has counted its tokens, the estimate is the average of the formatted rows.
     share = rows / (now.metric("format", "rows") or rows)
-    learnt = now.metric("train", "tokens", "learnt")
-    learnt = learnt or round((now.metric("format", "budget", "fields", "completion") or 0) * share)
+    loss_tokens = now.metric("train", "tokens", "learnt")
+    loss_tokens = loss_tokens or round((now.metric("format", "budget", "fields", "completion") or 0) * share)
     weights = now.metric("train", "parameters", "trainable")
-    return token_budget.plan(learnt, rows, epochs, batch_size, accumulation, weights)
+    return token_budget.plan(loss_tokens, rows, epochs, batch_size, accumulation, weights)
 
 
-def costs(now: Snapshot) -> Markup:
-    """Tokens by field, the steps of the schedule, and what a reviewer would object to."""
-    found = now.metric("format", "budget")
-    if not found:
+def budget(now: Snapshot) -> Markup:
+    """Tokens by field, the steps of the schedule, and warnings about both."""
+    metrics = now.metric("format", "budget")
+    if not metrics:
         return NONE
-    fields = found.get("fields") or {}
-    whole = fields.get("total") or 1
+    fields = metrics.get("fields") or {}
+    total = fields.get("total") or 1
     order = [name for name in ("system", "user", "template", "completion", "total") if name in fields]
-    rows = [[name, figure(fields[name]), figure(fields[name] / whole, True)] for name in order]
+    rows = [[name, figure(fields[name]), figure(fields[name] / total, True)] for name in order]
     parts = [table(["field", "tokens", "share"], rows)]
-    warned, plan = list(found.get("warnings") or []), schedule(now)
+    warnings = list(metrics.get("warnings") or [])
+    plan = schedule(now)
     if plan:
-        warned += plan.warnings
+        warnings += plan.warnings
         epochs = math.ceil(now.params["train"]["epochs"])
         words = (
-            f"At most {epochs} epochs of {figure(plan.steps_per_epoch)} steps make {figure(plan.steps)} "
-            f"updates, in which {figure(plan.tokens)} learnt tokens are seen."
+            f"At most {epochs} epochs of {figure(plan.steps_per_epoch)} steps: {figure(plan.steps)} updates over "
+            f"{figure(plan.tokens)} tokens with loss."
         )
         parts.append(el("p", words))
-    lines = (el("li", f"warning: {line}", class_="note") for line in warned)
-    parts.append(el("ul", *lines, class_="alerts") if warned else el("p", "No warning.", class_="soft"))
+    lines = (el("li", f"warning: {line}", class_="note") for line in warnings)
+    parts.append(el("ul", *lines, class_="alerts") if warnings else el("p", "No warning.", class_="soft"))
     return html.join(*parts)
 
 
 def tokens(now: Snapshot, _old: Snapshot) -> Markup:
-    """Token quantiles against the length that rows may have, and how exactly they could be masked."""
-    found = now.metric("format", "tokens")
-    if not found:
+    """Token quantiles against format.max_length, and the number of rows with an exact loss mask."""
+    quantiles = now.metric("format", "tokens")
+    if not quantiles:
         return NONE
-    names = sorted(next(iter(found.values())), key=lambda name: (name == "max", name))
-    order = [part for part in ("prompt", "completion", "total") if part in found]
-    rows = [[part, *(figure(found[part].get(name)) for name in names)] for part in order]
+    names = sorted(next(iter(quantiles.values())), key=lambda name: (name == "max", name))
+    order = [part for part in ("prompt", "completion", "total") if part in quantiles]
+    rows = [[part, *(figure(quantiles[part].get(name)) for name in names)] for part in order]
     limit = (now.params.get("format") or {}).get("max_length")
     masks = now.metric("format", "masks") or {}
     over, share = (now.metric("format", "over_length", key) for key in ("rows", "share"))
     words = (
-        f"{figure(over)} rows ({figure(share, True)}) are longer than format.max_length {figure(limit)}; "
-        f"{figure(masks.get('masked'))} of {figure(masks.get('rows'))} rows are masked exactly, "
-        f"{figure(masks.get('stop_learnt'))} of them learn to stop."
+        f"{figure(over)} rows ({figure(share, True)}) exceed format.max_length {figure(limit)}; "
+        f"{figure(masks.get('masked'))} of {figure(masks.get('rows'))} rows have an exact loss mask, "
+        f"{figure(masks.get('stop_learnt'))} of them with loss on the stop token."
     )
-    every = fold("all of format.json", listing(now.metric("format")))
-    return html.join(table(["tokens", *names], rows), el("p", words), costs(now), every)
+    values = fold("all of format.json", listing(now.metric("format")))
+    return html.join(table(["tokens", *names], rows), el("p", words), budget(now), values)

@@ -1,4 +1,4 @@
-"""The data's rows here and at the compared revision: how many, and which came, went or were edited."""
+"""Rows of the data files against the compared revision: counts, and added, removed and edited rows."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ SHOWN = 12  # ids of a list
 
 
 def _count(snapshot: Snapshot, name: str, rows: list[Record] | None) -> int | None:
-    """Rows of a file, by itself or by the metric of the stage that wrote it."""
+    """The number of rows of a file, from its rows or from the metric of the stage that writes it."""
     if rows is not None:
         return len(rows)
     place = ("filter", "kept") if name == "filtered" else ("split", "records", name)
-    found = snapshot.metric(*place)
-    return found if isinstance(found, int) else None
+    count = snapshot.metric(*place)
+    return count if isinstance(count, int) else None
 
 
 def section(now: Snapshot, old: Snapshot) -> Markup:
@@ -34,19 +34,20 @@ def section(now: Snapshot, old: Snapshot) -> Markup:
             same = bool(old.lock.get(path)) and old.lock.get(path) == now.lock.get(path)
             rows.append([path, *counts, *(["0"] * 3 if same else ["–"] * 3)])
             continue
-        new, gone = ({str(row["id"]): row for row in side if "id" in row} for side in (here, there))
-        found = {
-            "added": sorted(new.keys() - gone.keys()),
-            "removed": sorted(gone.keys() - new.keys()),
-            "edited": sorted(i for i in new.keys() & gone.keys() if new[i] != gone[i]),
+        new, former = ({str(row["id"]): row for row in side if "id" in row} for side in (here, there))
+        ids_by_change = {
+            "added": sorted(new.keys() - former.keys()),
+            "removed": sorted(former.keys() - new.keys()),
+            "edited": sorted(i for i in new.keys() & former.keys() if new[i] != former[i]),
         }
-        rows.append([path, *counts, *(figure(len(ids)) for ids in found.values())])
-        lists += [[f"{path}, {what}", _first(ids)] for what, ids in found.items() if ids]
-    told = table(["file", old.name, "here", "added", "removed", "edited"], rows)
+        rows.append([path, *counts, *(figure(len(ids)) for ids in ids_by_change.values())])
+        lists += [[f"{path}, {change}", _first(ids)] for change, ids in ids_by_change.items() if ids]
+    counts_table = table(["file", old.name, "here", "added", "removed", "edited"], rows)
     more = fold("which rows", table(["", "ids"], lists, class_="words")) if lists else ""
-    return html.join(el("h3", "Data"), told, more)
+    return html.join(el("h3", "Data"), counts_table, more)
 
 
 def _first(ids: list[str]) -> str:
-    rest = len(ids) - SHOWN
-    return ", ".join(ids[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+    """The first ids of a list, and the number of the others."""
+    omitted = len(ids) - SHOWN
+    return ", ".join(ids[:SHOWN]) + (f" and {omitted} more" if omitted > 0 else "")

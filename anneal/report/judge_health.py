@@ -1,6 +1,6 @@
-"""How far the judge can be trusted: order, repeats, controls, its card, and how many judges were tried.
+"""Evidence on how far to trust the judge: position bias, repeats, controls, judge card, number of judges tried.
 
-Each part is a function of metrics. Where its stage has not run it is empty; the section then says what is missing.
+Each part is a function of metrics and empty where its stage has not run.
 """
 
 from __future__ import annotations
@@ -14,46 +14,49 @@ from anneal import html
 from anneal.history import revision
 from anneal.history.revision import Snapshot
 from anneal.html import NONE, el, table
+from anneal.records import Metrics
 from anneal.report import headline, human_votes
-from anneal.report.formatting import p_text, estimate, figure, signed, span, estimate_text
+from anneal.report.formatting import estimate, estimate_text, figure, p_text, signed, span
 from anneal.stats import pairwise_summary
 from anneal.systems import SYSTEMS
 
 GOLDEN = "judge/golden"
-CONTROLS = """null: a text that says nothing. other: the golden text of another item. truncated: the golden text cut \
-off. again: the golden text once more, which must score as itself."""
-Found = dict[str, Any]
+CONTROLS = """null: a text without content. other: the golden text of another item. truncated: the first part of the \
+golden text. again: the golden text judged a second time; its score must not change."""
 
 
-def tried(now: Snapshot, metric: str = GOLDEN) -> int:
-    """How many judges scored golden, here and in the last commits of any branch: sets of rubrics, settings, model."""
+def count_judges(now: Snapshot, metric: str = GOLDEN) -> int:
+    """The number of distinct judges that scored golden, here and in the last commits of any branch.
+
+    A judge is a set of rubrics, settings and model. Many tried judges mean that one may fit the result by chance.
+    """
     texts = revision.history(f"{revision.METRICS}/{metric}.json")
-    found = {json.dumps(now.metric(metric, "judge_ids"), sort_keys=True)}
+    judges = {json.dumps(now.metric(metric, "judge_ids"), sort_keys=True)}
     for text in texts:
         try:
-            found.add(json.dumps(json.loads(text).get("judge_ids"), sort_keys=True))
+            judges.add(json.dumps(json.loads(text).get("judge_ids"), sort_keys=True))
         except (ValueError, AttributeError):
-            continue
-    return len(found - {"null"})
+            continue  # a file of an older form
+    return len(judges - {"null"})
 
 
 def section(now: Snapshot, _old: Snapshot) -> Markup:
-    """Everything that is known of the judge; empty before it has judged."""
+    """All evidence on the judge; empty before it has judged."""
     if not now.metric(GOLDEN) and not now.metric("card"):
         return NONE
-    n = tried(now)
-    line = f"Judges tried: {n}. One is a set of rubrics, settings and a model that scored golden, here or in the last "
-    line += f"{revision.COMMITS} commits of any branch that changed its metrics."
-    pairs = tried(now, "prefer")
+    n = count_judges(now)
+    line = f"Judges tried: {n}. A judge is a set of rubrics, settings and model that scored golden, here or in the "
+    line += f"last {revision.COMMITS} commits of any branch that changed its metrics."
+    pairs = count_judges(now, "prefer")
     parts = [human_votes.caution(now), el("p", line) if n else NONE]
-    parts += [el("p", f"Judges of pairs tried: {pairs}.")] if pairs else []
-    parts += [repeats(now), controls(now), orders(now), wins(now), matrix(now), card(now)]
+    parts += [el("p", f"Pairwise judges tried: {pairs}.")] if pairs else []
+    parts += [repeats(now), controls(now), orders(now), win_rates(now), matrix(now), card(now)]
     return html.join(*parts)
 
 
 def repeats(now: Snapshot) -> Markup:
-    """The same text judged several times: how often alike, and how far apart."""
-    found = {name: now.metric("compare", "repeats", name) for name in SYSTEMS} | {"card": now.metric("card", "repeats")}
+    """Texts judged several times: the share with identical scores, the standard deviation, alpha."""
+    parts = {name: now.metric("compare", "repeats", name) for name in SYSTEMS} | {"card": now.metric("card", "repeats")}
     rows = [
         [
             name,
@@ -64,29 +67,30 @@ def repeats(now: Snapshot) -> Markup:
             figure(part.get("alpha")),
             part.get("reason") or "",
         ]
-        for name, part in found.items()
+        for name, part in parts.items()
         if part
     ]
-    head = ["", "texts", "judgements of each", "all alike", "deviation of one", "alpha", "remark"]
+    head = ["", "texts", "judgements per text", "identical", "SD of one judgement", "alpha", "remark"]
     return html.join(el("h3", "Repeats"), table(head, rows)) if rows else NONE
 
 
 def controls(now: Snapshot) -> Markup:
-    """Texts whose place is known, beside the golden texts of their records."""
-    found: Found = now.metric("compare", "judge_controls") or {}
+    """Control texts with a known correct ranking, beside the golden texts of their records."""
+    parts: Metrics = now.metric("compare", "judge_controls") or {}
     rows = []
-    for name, part in found.items():
+    for name, part in parts.items():
         low, high = part.get("at_golden_interval") or (None, None)
-        level = span(part.get("at_golden"), low, high, True)
-        cells = [estimate(part, False), figure(part.get("golden")), level, part.get("reason") or ""]
+        at_golden = span(part.get("at_golden"), low, high, True)
+        cells = [estimate(part, False), figure(part.get("golden")), at_golden, part.get("reason") or ""]
         rows.append([name, figure(part.get("n")), *cells])
     if not rows:
         return NONE
-    head = ["control", "n", "score", "its golden", "at least as its golden", "remark"]
+    head = ["control", "n", "score", "golden score", "at or above golden", "remark"]
     return html.join(el("h3", "Controls"), table(head, rows), el("p", CONTROLS, class_="soft"))
 
 
-def _order(name: str, part: Found, again: Found) -> list[Any]:
+def _order(name: str, part: Metrics, again: Metrics) -> list[Any]:
+    """One row of the table of orders: `part` from both orders of a pair, `again` from repeated verdicts."""
     rate = span(part.get("consistency"), part.get("low"), part.get("high"), True)
     flips = f"{figure(part.get('flips_first'))} / {figure(part.get('flips_second'))}"
     bias = f"{signed(part.get('bias'))}, {p_text(part.get('p'))}" if part.get("bias") is not None else "–"
@@ -96,99 +100,111 @@ def _order(name: str, part: Found, again: Found) -> list[Any]:
 
 
 def orders(now: Snapshot) -> Markup:
-    """Both orders of each pair: a judge that changes its mind with the order reads the place, not the text."""
-    pairs: Found = {
+    """Position bias: how often the judge gives the same verdict in both orders of a pair."""
+    pairs: Metrics = {
         **(now.metric("compare", "preferences", "pairs") or {}),
         **(now.metric("compare", "preferences", "controls") or {}),
     }
     rows = [_order(name, part.get("orders") or {}, part.get("repeats") or {}) for name, part in pairs.items()]
     if not rows:
         return NONE
-    head = ["pair", "n", "the same in both orders", "flips to first / second", "bias of flips", "first wins", "ties"]
-    told = any((part.get("orders") or {}).get("reason") == pairwise_summary.BLIND for part in pairs.values())
-    made = table([*head, "stable when repeated", "remark"], rows)
-    return html.join(el("h3", "Order"), made, el("p", pairwise_summary.BLIND, class_="soft") if told else NONE)
+    head = ["pair", "n", "same in both orders", "flips to first / second", "position bias", "first wins", "ties"]
+    rule_judge = any((part.get("orders") or {}).get("reason") == pairwise_summary.BLIND for part in pairs.values())
+    # A judge of rules has one remark for every pair; it stands below the table.
+    remark = el("p", pairwise_summary.BLIND, class_="soft") if rule_judge else NONE
+    return html.join(el("h3", "Order"), table([*head, "stable when repeated", "remark"], rows), remark)
 
 
-def wins(now: Snapshot) -> Markup:
-    """Win rates of pairs, why one is withheld, and what length has to do with it."""
-    pairs: Found = now.metric("compare", "preferences", "pairs") or {}
-    rows, lines = [], []
+def _win_row(name: str, part: Metrics) -> list[Any]:
+    """One row of the table of win rates; a withheld pair shows no rate."""
+    win = part.get("win") or {}
+    controlled = part.get("controlled") or {}
+    longer = part.get("longer") or {}
+    win_rate, longer_rate, controlled_rate = html.text("withheld"), html.text("–"), html.text("–")
+    if not part.get("withheld"):
+        win_rate = estimate(win)
+        if longer.get("low") is not None:
+            longer_rate = estimate(longer)
+        if controlled.get("rate") is not None:
+            controlled_rate = span(controlled["rate"], controlled.get("low"), controlled.get("high"), True)
+    rates = [win_rate, longer_rate, controlled_rate, controlled.get("state") or "–"]
+    return [name, figure(win.get("n")), figure(win.get("clusters")), *rates]
+
+
+def win_rates(now: Snapshot) -> Markup:
+    """Win rates of pairs, why one is withheld, and the effect of length on them."""
+    pairs: Metrics = now.metric("compare", "preferences", "pairs") or {}
+    rows = [_win_row(name, part) for name, part in pairs.items()]
+    lines = []
     for name, part in pairs.items():
-        win, even = part.get("win") or {}, part.get("controlled") or {}
-        shown = html.text("withheld") if part.get("withheld") else estimate(win)
-        low, high = even.get("low"), even.get("high")
-        less = "–" if even.get("rate") is None or part.get("withheld") else span(even.get("rate"), low, high, True)
-        longer = part.get("longer") or {}
-        level = estimate(longer) if longer.get("low") is not None and not part.get("withheld") else html.text("–")
-        lengths = [level, less, even.get("state") or "–"]
-        rows.append([name, figure(win.get("n")), figure(win.get("clusters")), shown, *lengths])
-        told_of = dict.fromkeys([part.get("sentence"), part.get("length_sentence")])
-        lines += [f"{name}: {line}" for line in told_of if line]
+        # A withheld pair has the same sentence twice.
+        sentences = dict.fromkeys([part.get("sentence"), part.get("length_sentence")])
+        lines += [f"{name}: {line}" for line in sentences if line]
     for name, part in (now.metric("compare", "preferences", "controls") or {}).items():
         lines += [f"{name}: {part['sentence']}"] if part.get("sentence") else []
     if not rows:
         return NONE
-    head = ["pair", "n", "items", "win rate", "longer wins", "at equal length", "length is"]
-    said = el("ul", *(el("li", line) for line in lines)) if lines else NONE
-    return html.join(el("h3", "Pairs"), table(head, rows), said)
+    head = ["pair", "n", "items", "win rate", "longer text wins", "at equal length", "length control"]
+    remarks = el("ul", *(el("li", line) for line in lines)) if lines else NONE
+    return html.join(el("h3", "Pairs"), table(head, rows), remarks)
 
 
 def matrix(now: Snapshot) -> Markup:
-    """Who wins against whom: a row's system over a column's."""
-    found: Found = now.metric("compare", "preferences", "matrix") or {}
+    """Win rates of each system over each other one: of the row's system over the column's."""
+    rates: Metrics = now.metric("compare", "preferences", "matrix") or {}
     names = sorted(
-        found.keys() | {other for row in found.values() for other in row},
+        rates.keys() | {other for row in rates.values() for other in row},
         key=lambda name: (SYSTEMS.index(name) if name in SYSTEMS else len(SYSTEMS), name),
     )
-    pairs: Found = now.metric("compare", "preferences", "pairs") or {}
-    out = {frozenset(pair.split(":")) for pair, part in pairs.items() if part.get("withheld")}
+    pairs: Metrics = now.metric("compare", "preferences", "pairs") or {}
+    withheld = {frozenset(pair.split(":")) for pair, part in pairs.items() if part.get("withheld")}
     rows = [
-        [name, *("withheld" if {name, other} in out else estimate(found.get(name, {}).get(other)) for other in names)]
+        [
+            name,
+            *("withheld" if {name, other} in withheld else estimate(rates.get(name, {}).get(other)) for other in names),
+        ]
         for name in names
     ]
-    return html.join(el("h3", "Win rate of a row over a column"), table(["", *names], rows)) if rows else NONE
+    return html.join(el("h3", "Win rate of row over column"), table(["", *names], rows)) if rows else NONE
 
 
 def card(now: Snapshot) -> Markup:
-    """What the judge found of planted defects, and what it cannot see."""
-    found: Found = now.metric("card") or {}
-    if not found.get("defects"):
-        why = headline.NO_CARD
-        return html.join(el("h3", "Judge card"), el("p", found.get("reason") or why))
+    """Detection rates of injected defects, false positives on clean texts, and blind spots of the judge."""
+    metrics: Metrics = now.metric("card") or {}
+    if not metrics.get("defects"):
+        return html.join(el("h3", "Judge card"), el("p", metrics.get("reason") or headline.NO_CARD))
     rows = [
         [
             f"{name} (words held out)" if part.get("held_out") else name,
             figure((part.get("lower") or {}).get("n")),
             *(estimate(part.get(key)) for key in ("lower", "flagged", "higher")),
         ]
-        for name, part in found["defects"].items()
+        for name, part in metrics["defects"].items()
     ]
-    other = NONE if headline.has_card(now) else el("p", "This card is of another judge.", class_="mark bad")
-    lines = [*(found.get("family") or []), *(found.get("blind_to") or [])]
-    lines += [f"left out: {name} ({why})" for name, why in (found.get("left_out") or {}).items()]
+    warning = NONE if headline.has_card(now) else el("p", "This card belongs to another judge.", class_="mark bad")
+    lines = [*(metrics.get("family") or []), *(metrics.get("blind_to") or [])]
+    lines += [f"left out: {name} ({why})" for name, why in (metrics.get("left_out") or {}).items()]
     return html.join(
         el("h3", "Judge card"),
-        other,
-        table(["planted defect", "n", "below its sound text", "flagged", "above it"], rows),
-        *(el("p", line) for line in _sound(found)),
-        el("p", "What it does not see, or was not asked:") if lines else NONE,
+        warning,
+        table(["injected defect", "n", "below clean text", "flagged", "above clean text"], rows),
+        *(el("p", line) for line in _clean_texts(metrics)),
+        el("p", "Not detected, or not tested:") if lines else NONE,
         el("ul", *(el("li", line) for line in lines)) if lines else NONE,
     )
 
 
-def _sound(found: Found) -> list[str]:
-    """What good texts pay, and what length alone is worth."""
+def _clean_texts(metrics: Metrics) -> list[str]:
+    """False positives on clean texts, and the effect of length alone on the score."""
     lines = []
-    if clear := (found.get("sound") or {}).get("unflagged"):
-        lines.append(f"{estimate_text(clear)} of {figure(clear.get('n'))} sound texts are not flagged.")
-    if over := found.get("over_rejected"):
-        n = figure(over.get("n"))
-        lines.append(
-            f"The golden text beats the worse one made for it in {estimate_text(over)} of {n} pairs, ties as halves."
-        )
-    if slope := found.get("length"):
-        size, n = estimate_text({**slope, "mean": slope.get("slope")}, False), figure(slope.get("n"))
+    if clear := (metrics.get("sound") or {}).get("unflagged"):
+        lines.append(f"{estimate_text(clear)} of {figure(clear.get('n'))} clean texts are not flagged.")
+    if over := metrics.get("over_rejected"):
+        rate = f"{estimate_text(over)} of {figure(over.get('n'))} pairs"
+        lines.append(f"The golden text beats its degraded version in {rate} (ties count half).")
+    if slope := metrics.get("length"):
+        size = estimate_text({**slope, "mean": slope.get("slope")}, False)
+        n = figure(slope.get("n"))
         why = f" ({slope['reason']})" if slope.get("reason") else ""
-        lines.append(f"Points for each doubling of the length among {n} sound texts: {size}{why}.")
+        lines.append(f"Score change for each doubling of the length, in points, over {n} clean texts: {size}{why}.")
     return lines

@@ -1,4 +1,4 @@
-"""One training sample, token by token: what carries loss and what is only read."""
+"""The loss mask of one training sample, token by token."""
 
 from __future__ import annotations
 
@@ -15,46 +15,47 @@ from anneal.errors import UserError
 from anneal.history.revision import Snapshot
 from anneal.html import el
 
-TRAIN, BASE = "data/train.jsonl", Path("models/base")
-LIMIT = 1200  # tokens of a page; of a longer sample those around the start of the output are shown
-BROKEN = "\ufffd"  # a character whose bytes are spread over several tokens
+TRAIN = "data/train.jsonl"
+BASE = Path("models/base")
+LIMIT = 1200  # tokens of a page; a longer sample shows those around the start of the output
+BROKEN = "\ufffd"  # the decoder's sign for a character that continues in the next token
 
 
 def load(folder: Path) -> Any:
-    """The tokenizer of a folder as its tokenizer.json holds it: no torch is imported, which would take seconds."""
+    """The tokenizer of a folder, from its tokenizer.json alone; an import of torch would take seconds."""
     from transformers import PreTrainedTokenizerFast
 
     try:
         return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
-    except Exception as err:  # what a broken tokenizer.json raises is not to be foreseen
-        said = (str(err).splitlines() or [""])[0]
-        raise UserError(f"{folder}: no tokenizer could be loaded: {type(err).__name__} {said}") from None
+    except Exception as err:  # a broken tokenizer.json raises errors of any type
+        message = (str(err).splitlines() or [""])[0]
+        raise UserError(f"{folder}: no tokenizer could be loaded: {type(err).__name__} {message}") from None
 
 
 def pieces(tokenizer: Any, ids: list[int], labels: list[int]) -> list[tuple[str, bool, bool]]:
     """(text, whether it carries loss, whether it is a control token); tokens that share a character stay together."""
     special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-    found: list[tuple[str, bool, bool]] = []
+    parts: list[tuple[str, bool, bool]] = []
 
     def decode(first: int, end: int) -> str:
         return str(tokenizer.decode(ids[first:end], skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     start = 0
     for end in range(1, len(ids) + 1):
-        # Behind its neighbour: SentencePiece drops the space before the first word that it decodes.
+        # Decoded with the token before it: SentencePiece drops the space before the first word of a text.
         head = max(start - 1, 0)
         before, both = decode(head, start), decode(head, end)
         text = both[len(before) :] if both.startswith(before) else decode(start, end)
         last = end == len(ids) or (labels[end] == IGNORE) != (labels[start] == IGNORE) or ids[end] in special
         if BROKEN in text and not last:
             continue
-        found.append((text, labels[start] != IGNORE, ids[start] in special))
+        parts.append((text, labels[start] != IGNORE, ids[start] in special))
         start = end
-    return found
+    return parts
 
 
 def sample() -> dict[str, Any] | None:
-    """The first record of the training part; the others are masked by the same rules."""
+    """The first training record, None where there is none; the same rules mask all others. UserError if not JSON."""
     with Path(TRAIN).open("rb") as file:
         line = file.readline()
     try:
@@ -65,20 +66,21 @@ def sample() -> dict[str, Any] | None:
 
 
 def window(row: Encoded) -> tuple[int, int]:
-    """Which tokens are shown: all, or of a long sample those before and behind the first learnt one."""
+    """First and last position of the shown tokens: all, or of a long sample those around the first token with loss."""
     first = next((i for i, label in enumerate(row.labels) if label != IGNORE), 0)
     start = max(0, min(first - LIMIT // 2, len(row.ids) - LIMIT))
     return start, min(len(row.ids), start + LIMIT)
 
 
 def section(now: Snapshot, _old: Snapshot) -> Markup:
-    """The sample in two colours, with the words that say what is what; empty without data or tokenizer."""
+    """The sample with loss and context tokens in two colours, and a legend; empty without data or tokenizer."""
     if not Path(TRAIN).is_file() or not (BASE / "tokenizer.json").is_file():
         return Markup("")
-    wanted = (now.params.get("train") or {}).get("turns")
-    turns: Literal["last", "all"] = "all" if wanted == "all" else "last"
+    setting = (now.params.get("train") or {}).get("turns")
+    turns: Literal["last", "all"] = "all" if setting == "all" else "last"
     try:
-        if (record := sample()) is None:
+        record = sample()
+        if record is None:
             return Markup("")
         tokenizer = load(BASE)
         row = chat_template.encode(tokenizer, record["prompt"], record["completion"], turns)
@@ -86,16 +88,16 @@ def section(now: Snapshot, _old: Snapshot) -> Markup:
         return el("p", f"No preview: {err}")
     start, end = window(row)
     shown = pieces(tokenizer, row.ids[start:end], row.labels[start:end])
-    # A line break is a token like any other: seen, and still a break.
+    # A line break is a token too: shown as a sign, and still a break.
     spans = [
         el("span", text.replace("\n", "↵\n"), class_=f"{'learnt' if learnt else 'read'}{' special' if control else ''}")
         for text, learnt, control in shown
     ]
     learnt = sum(label != IGNORE for label in row.labels)
     words = (
-        f"The first training sample, {record.get('id', '–')}, as train sees it: {learnt} of {len(row.ids)} tokens "
-        f"carry loss, stops among them: {row.stops}; the others are only read (train.turns: {turns})."
+        f"The first training sample, {record.get('id', '–')}, as encoded for training: {learnt} of {len(row.ids)} "
+        f"tokens carry loss, {row.stops} of them stop tokens; the others are context (train.turns: {turns})."
     )
     cut = f"Tokens {start + 1} to {end} are shown." if end - start < len(row.ids) else ""
-    key = el("p", el("span", "carries loss", class_="learnt"), " ", el("span", "only read", class_="read"))
+    key = el("p", el("span", "carries loss", class_="learnt"), " ", el("span", "context only", class_="read"))
     return html.join(el("p", words), el("p", cut) if cut else "", key, el("pre", *spans, class_="tokens"))

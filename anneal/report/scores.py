@@ -71,14 +71,14 @@ def scores(now: Snapshot, old: Snapshot) -> Markup:
     ]
     caption = (
         f"Mean {score}, 1 to 5, with 95% intervals clustered over {figure(metrics.get('clusters'))} items; "
-        "p by a sign-flip test over items, Holm-corrected over types; ~ marks an interval that contains 0; MDE: minimum "
-        "detectable effect at 80% power."
+        "p by a sign-flip test over items, Holm-corrected over types; ~ marks an interval that contains 0; MDE: "
+        "minimum detectable effect at 80% power."
     )
     compared = old.note or regressions.sentence(now, old, before)
     chart = charts.bars(f"Mean {score} by content type", [bars for _, bars in rows], 1, 5)
     return html.join(
         human_votes.caution(now),
-        table(head, [row for row, _ in made], class_="wide" if "aligned" in now.systems else None),
+        table(head, [row for row, _ in rows], class_="wide" if "aligned" in now.systems else None),
         el("p", caption, class_="soft"),
         el("p", f"BASE: {compared}.", class_="soft"),
         _noise(now),
@@ -104,11 +104,10 @@ def dimensions(now: Snapshot, old: Snapshot) -> Markup:
     for kind in ordered(now, list(gaps)):
         for dim, gap in gaps[kind].items():
             means = [now.metric(f"judge/{s}", "by_type", kind, "dims", dim, "score") for s in now.systems]
-            against_base = regressions.cell((before.get(kind) or {}).get(dim))
+            base_cell = regressions.cell((before.get(kind) or {}).get(dim))
             p = figure(gap.get("p_holm", gap.get("p")))
-            rows.append(
-                [label(now, kind), dim, figure(gap.get("n")), *map(figure, means), change(gap), p, against_base]
-            )
+            n = figure(gap.get("n"))
+            rows.append([label(now, kind), dim, n, *map(figure, means), change(gap), p, base_cell])
     if not rows:
         return NONE
     head = ["type", "dimension", "n", *now.systems, "tuned − base", "p", regressions.versus(now, old)]
@@ -116,9 +115,9 @@ def dimensions(now: Snapshot, old: Snapshot) -> Markup:
     return fold("scores by dimension", human_votes.caution(now), table(head, rows), el("p", words, class_="soft"))
 
 
-LEGEND = """strict: the answer stops and passes every check of evaluate.strict in params.yaml. repeats: more repetition \
-than in 99% of golden texts. copies: near-duplicates of a training text. Controls are golden texts of another record \
-(swapped: same item, another type; other: another item, same type): sound checks reject them."""
+LEGEND = """strict: the answer stops and passes every check of evaluate.strict in params.yaml. repeats: more \
+repetition than in 99% of golden texts. copies: near-duplicates of a training text. Controls are golden texts of \
+another record (swapped: same item, another type; other: another item, same type): sound checks reject them."""
 
 
 def checks(now: Snapshot, _old: Snapshot) -> Markup:
@@ -140,9 +139,8 @@ def checks(now: Snapshot, _old: Snapshot) -> Markup:
         rows.append([html.join(el("span", "control", class_="mark"), name), estimate(control), *[""] * 5])
     head = ["", "strict", "stops", "repeats", "copies", "bits per byte", "chrF"]
     names = sorted(set().union(*rules.values()) - {"by_type"})
-    by_rule = table(
-        ["rule", *rules], [[rule, *(estimate(part.get(rule)) for part in rules.values())] for rule in names]
-    )
+    rule_rows = [[rule, *(estimate(part.get(rule)) for part in rules.values())] for rule in names]
+    by_rule = table(["rule", *rules], rule_rows)
     test = el("p", f"{headline.pass_rate_line(now)}.") if now.metric("compare", "passes", "strict", "n") else NONE
     return html.join(table(head, rows), test, el("p", LEGEND, class_="soft"), fold("pass rates by rule", by_rule))
 

@@ -1,4 +1,4 @@
-"""The report in a comment: verdict, banner, the table, the first changes, in no more lines than a reader takes in."""
+"""The report as a short Markdown comment: headline, alerts, scores, first changes."""
 
 from __future__ import annotations
 
@@ -6,30 +6,34 @@ from typing import Any
 
 from anneal.history import revision
 from anneal.history.revision import Snapshot
+from anneal.records import Metrics
 from anneal.report import alerts, changes, headline, regressions, scores
 from anneal.report.formatting import figure, signed
 
-LINES = 60
-ALERTS, TYPES, PARAMS, NUMBERS = 10, 10, 5, 5  # of each part; the page has them all
+LINES = 60  # of the whole comment
+# Lines of each part; the page has them all.
+ALERTS, TYPES, PARAMS, NUMBERS = 10, 10, 5, 5
 
 
 def cell(value: Any) -> str:
-    """Text inside Markdown: nothing in it opens a column, a tag or a line."""
+    """Text escaped for Markdown: it opens no column, tag or line."""
     return str(value).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
 def grid(head: list[str], rows: list[list[Any]]) -> list[str]:
+    """A Markdown table, as lines."""
     return ["", *(f"| {' | '.join(map(cell, row))} |" for row in [head, ["---"] * len(head), *rows]), ""]
 
 
 def headings(now: Snapshot) -> dict[str, str]:
-    """Headings of the short table, and the shares of compare.json under them."""
+    """heading -> key of compare.json, of the shares in the short table."""
     return {key.replace("_", " "): key for key in now.metric("compare", "shares") or []}
 
 
 def systems(now: Snapshot) -> list[str]:
-    """All texts of each system: what was scored, and which share passes what a program checks."""
-    overall, shares = now.metric("compare", "overall") or {}, headings(now)
+    """One row per system over all texts: n, mean score, and the shares that pass the programmed checks."""
+    overall = now.metric("compare", "overall") or {}
+    shares = headings(now)
     rows = [
         [
             name,
@@ -42,17 +46,17 @@ def systems(now: Snapshot) -> list[str]:
     return grid(["", "n", now.metric("compare", "score_kind") or "score", *shares], rows) if rows else []
 
 
-def sized(found: dict[str, Any] | None) -> str:
-    """A difference with its interval, or the word for none."""
-    if not found or found.get("mean") is None:
-        return "another judge" if ((found or {}).get("left_out") or {}).get("other_judge") else "–"
-    if found.get("low") is None or found.get("high") is None:
-        return signed(found["mean"])
-    return f"{signed(found['mean'])} [{signed(found['low'])}, {signed(found['high'])}]"
+def difference_text(difference: Metrics | None) -> str:
+    """A difference with its interval, or the reason for its absence."""
+    if not difference or difference.get("mean") is None:
+        return "another judge" if ((difference or {}).get("left_out") or {}).get("other_judge") else "–"
+    if difference.get("low") is None or difference.get("high") is None:
+        return signed(difference["mean"])
+    return f"{signed(difference['mean'])} [{signed(difference['low'])}, {signed(difference['high'])}]"
 
 
 def kinds(now: Snapshot, old: Snapshot) -> list[str]:
-    """Each content type: the means, their paired differences, what is shipped here less that at the revision."""
+    """One row per content type: means, paired differences, and the shipped score here minus that at the revision."""
     blocks = now.metric("compare", "by_type") or {}
     before = {} if old.note else regressions.changes(now, old)
     order = scores.ordered(now, list(blocks))
@@ -61,8 +65,8 @@ def kinds(now: Snapshot, old: Snapshot) -> list[str]:
         [
             (now.params.get("types") or {}).get(kind, kind),
             *(figure((blocks[kind].get(s) or {}).get("score")) for s in now.systems),
-            *(sized(blocks[kind].get(key)) for key in gaps),
-            sized(before.get(kind)),
+            *(difference_text(blocks[kind].get(key)) for key in gaps),
+            difference_text(before.get(kind)),
         ]
         for kind in order[:TYPES]
     ]
@@ -71,32 +75,35 @@ def kinds(now: Snapshot, old: Snapshot) -> list[str]:
 
 
 def more(n: int, what: str) -> list[str]:
+    """The line about `n` left-out entries; none for 0."""
     return [f"and {n} more {what}, see reports/index.html", ""] if n > 0 else []
 
 
 def first_changes(now: Snapshot, old: Snapshot) -> list[str]:
+    """The first changed params, prompts and headline metrics."""
     if old.note:
         return []
     params = [[key, figure(a), figure(b)] for key, a, b in revision.changes(old.params, now.params)]
-    lines = ["Params:", *grid(["key", old.name, "here"], params[:PARAMS])] if params else ["Params: the same.", ""]
+    lines = ["Params:", *grid(["key", old.name, "here"], params[:PARAMS])] if params else ["Params: unchanged.", ""]
     prompts = list(revision.prompt_diff(old, now))
     if prompts:
         lines += [f"Prompts: {', '.join(map(cell, prompts[:PARAMS]))}.", "", *more(len(prompts) - PARAMS, "prompts")]
-    found = [row for row in changes.numbers(now, old) if changes.headline(row[0])]
+    metric_rows = [row for row in changes.numbers(now, old) if changes.headline(row[0])]
     head = ["key", old.name, "here", "change"]
     lines += more(len(params) - PARAMS, "params")
-    return lines + (["Metrics:", *grid(head, found[:NUMBERS])] if found else ["Metrics: the same."])
+    return lines + (["Metrics:", *grid(head, metric_rows[:NUMBERS])] if metric_rows else ["Metrics: unchanged."])
 
 
 def summary(now: Snapshot, old: Snapshot) -> str:
     """Markdown of at most LINES lines."""
     shown = alerts.alerts(now, old)
-    # What an aligned model adds, two headlines and a row, comes out of the banner.
+    # An aligned model adds two headlines and a row; five alerts make room for them.
     most = ALERTS - (5 if "aligned" in now.systems else 0)
-    lines = [line for said in headline.lines(now) for line in (f"**{cell(said)}**", "")]
+    lines = [line for sentence in headline.lines(now) for line in (f"**{cell(sentence)}**", "")]
     lines.append(cell(old.note or f"Compared with {old.name}."))
-    told = [f"- {'**Attention**: ' if kind == 'bad' else ''}{cell(line)}" for kind, line in shown[:most]]
-    lines += ["", *told, *more(len(shown) - most, "lines")]
+    warnings = [f"- {'**Attention**: ' if kind == 'bad' else ''}{cell(line)}" for kind, line in shown[:most]]
+    lines += ["", *warnings, *more(len(shown) - most, "lines")]
     lines += [*systems(now), *kinds(now, old), *first_changes(now, old)]
+    # One empty line at most between two parts.
     tidy = [line for i, line in enumerate(lines) if line or (i and lines[i - 1])]
     return "\n".join(tidy).rstrip() + "\n"

@@ -1,3 +1,5 @@
+"""blind from the drawn ballot to the metrics: build, label, unblind, and the report's section on votes."""
+
 from __future__ import annotations
 
 import json
@@ -63,53 +65,55 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 
 
 def answer(kind: str, rater: str, prefer: str, wrong: int = 0) -> list[Vote]:
-    """A rater who takes `prefer` wherever it stands (or gives fours), and the other one at the first `wrong`."""
-    key = (blind.FOLDER / blind.FILES[kind][1]).read_text("utf-8")
-    votes, rows = [], json.loads(key)["entries"]
-    for place, row in enumerate(rows):
-        side = (
-            "tie"
-            if row["role"] == "identical"
-            else ("left" if (row["sides"][0] == prefer) != (place < wrong) else "right")
-        )
-        choice: Any = side if kind == "pairs" else "4" if row["sides"] == ["tuned"] else "2"
-        votes.append(Vote(sheet=ballot.seal(key), rater=rater, id=row["id"], choice=choice, reasons=[], ms=4000))
+    """Votes of a rater who prefers one system, except in the first `wrong` entries; labels give 4 to tuned, else 2."""
+    key_text = (blind.FOLDER / blind.FILES[kind][1]).read_text("utf-8")
+    votes = []
+    for place, entry in enumerate(json.loads(key_text)["entries"]):
+        choice: Any
+        if kind == "label":
+            choice = "4" if entry["sides"] == ["tuned"] else "2"
+        elif entry["role"] == "identical":
+            choice = "tie"
+        else:
+            choice = "left" if (entry["sides"][0] == prefer) != (place < wrong) else "right"
+        ballot_id = ballot.sha256(key_text)
+        votes.append(Vote(sheet=ballot_id, rater=rater, id=entry["id"], choice=choice, reasons=[], ms=4000))
     vote_records.append(blind.VOTES, votes)
     return votes
 
 
-def numbers() -> Any:
+def metrics() -> Any:
     return json.loads(blind.METRIC.read_text("utf-8"))
 
 
-def test_from_sheet_to_numbers(
+def test_from_ballot_to_metrics(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, "build", "--n", "56") == 0
     answer("pairs", "Anna", "tuned", wrong=3)
     answer("pairs", "Bo", "tuned")
     assert run(monkeypatch, "unblind") == 0
-    found = numbers()["pairs"]
-    win = found["pairs"]["tuned:base"]["win"]
-    assert (win["n"], found["pairs"]["tuned:base"]["records"], found["raters"]) == (112, 56, 2)
+    pairs = metrics()["pairs"]
+    win = pairs["pairs"]["tuned:base"]["win"]
+    assert (win["n"], pairs["pairs"]["tuned:base"]["records"], pairs["raters"]) == (112, 56, 2)
     assert win["mean"] == pytest.approx(109 / 112)
     assert win["low"] < win["mean"] < win["high"] <= 1
-    assert found["pairs"]["tuned:base"]["sign"]["p"] < 0.001
-    assert found["identical"] == {"n": 6, "tie": 6}
-    assert found["sides"]["p"] > 0.3
-    assert found["between"]["raters"] == 2
-    assert (found["within"]["n"], found["judge"]["n"]) == (12, 56)
-    # A rater and the judge who never waver leave kappa nothing to compare with, whatever their agreement.
-    assert found["judge"]["agreement"] > 0.9
-    assert found["judge"]["uncalibrated"]
-    assert [r["judge"] for r in found["disagreements"]] == [1.0] * len(found["disagreements"])
+    assert pairs["pairs"]["tuned:base"]["sign"]["p"] < 0.001
+    assert pairs["identical"] == {"n": 6, "tie": 6}
+    assert pairs["sides"]["p"] > 0.3
+    assert pairs["between"]["raters"] == 2
+    assert (pairs["within"]["n"], pairs["judge"]["n"]) == (12, 56)
+    # Where nearly all labels are equal, kappa is low or undefined, however high the agreement.
+    assert pairs["judge"]["agreement"] > 0.9
+    assert pairs["judge"]["uncalibrated"]
+    assert [r["judge"] for r in pairs["disagreements"]] == [1.0] * len(pairs["disagreements"])
     assert "Anna" not in blind.METRIC.read_text("utf-8")
     out = capsys.readouterr().out
     assert "tuned:base: first wins 0.97 [" in out
     assert "UNCALIBRATED" in out
 
 
-def test_the_report_shows_what_people_said(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_report_shows_the_votes(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = revision.Snapshot("main", "none")
     assert human_votes.section(revision.here(), old) == ""
     assert "no votes of people" in human_votes.uncalibrated(revision.here())
@@ -120,64 +124,64 @@ def test_the_report_shows_what_people_said(project: Path, monkeypatch: pytest.Mo
     assert human_votes.uncalibrated(revision.here())
     answer("label", "Bo", "")
     run(monkeypatch, "unblind")
-    said = human_votes.section(revision.here(), old)
-    assert "tuned over base" in said
-    assert "Which &amp; why?" in said
-    assert "UNCALIBRATED" in said
-    apart = numbers()["pairs"]["disagreements"]
-    assert len(apart) == said.count('href="#p') > 0
-    assert f'href="#{apart[0]["record"]}"' in said
+    section = human_votes.section(revision.here(), old)
+    assert "tuned over base" in section
+    assert "Which &amp; why?" in section
+    assert "UNCALIBRATED" in section
+    disagreements = metrics()["pairs"]["disagreements"]
+    assert len(disagreements) == section.count('href="#p') > 0
+    assert f'href="#{disagreements[0]["record"]}"' in section
     assert human_votes.uncalibrated(revision.here()) == "", "scores of 56 texts that agree calibrate the judge"
 
 
 def test_unblinding_twice_gives_the_same_bytes(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(monkeypatch, "build", "--n", "20")
     answer("pairs", "Anna", "tuned", wrong=5)
-    found = []
+    contents = []
     for _ in range(2):
         assert run(monkeypatch, "unblind") == 0
-        found.append(blind.METRIC.read_bytes())
-        assert run(monkeypatch, "build", "--n", "20") == 0, "the same sheet ends no votes"
-    assert found[0] == found[1]
+        contents.append(blind.METRIC.read_bytes())
+        assert run(monkeypatch, "build", "--n", "20") == 0, "an equal ballot replaces no votes"
+    assert contents[0] == contents[1]
 
 
-def test_texts_that_changed_since_have_no_judge(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_texts_are_not_compared_with_the_judge(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(monkeypatch, "build", "--n", "20")
     answer("pairs", "Anna", "tuned")
     path = Path("data/answers/tuned.jsonl")
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     write(str(path), *({**row, "text": "written anew"} for row in rows))
     assert run(monkeypatch, "unblind") == 0
-    assert (numbers()["pairs"]["judge"]["n"], numbers()["pairs"]["judge"]["unscored"]) == (0, 20)
-    assert numbers()["pairs"]["pairs"]["tuned:base"]["win"]["mean"] == 1.0
+    assert (metrics()["pairs"]["judge"]["n"], metrics()["pairs"]["judge"]["unscored"]) == (0, 20)
+    assert metrics()["pairs"]["pairs"]["tuned:base"]["win"]["mean"] == 1.0
 
 
-def test_without_a_judge_people_still_count(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_votes_are_counted_without_a_judge(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(monkeypatch, "build", "--n", "20")
     answer("pairs", "Anna", "base")
     for name in ("tuned", "base"):
         Path(f"data/judgements/{name}.jsonl").unlink()
     assert run(monkeypatch, "unblind") == 0
-    assert numbers()["pairs"]["judge"]["n"] == 0
-    assert numbers()["pairs"]["pairs"]["tuned:base"]["win"]["mean"] == 0.0
+    assert metrics()["pairs"]["judge"]["n"] == 0
+    assert metrics()["pairs"]["pairs"]["tuned:base"]["win"]["mean"] == 0.0
 
 
-def test_labels(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_label_ballot_to_metrics(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(monkeypatch, "label", "--n", "56", "--systems", "tuned", "base") == 0
     assert "facts 1" in (blind.FOLDER / "label.html").read_text("utf-8")
     answer("label", "Anna", "")
     assert run(monkeypatch, "unblind") == 0
-    found = numbers()["label"]
-    assert list(found["dims"]) == ["facts", "form"]
-    assert found["dims"]["facts"]["kappa"] == 1.0
-    assert (found["judge"]["n"], found["judge"]["texts"], found["judge"]["uncalibrated"]) == (112, 56, "")
-    assert found["systems"]["tuned"]["mean"] == 4.0
-    assert found["disagreements"] == []
-    assert found["within"]["n"] == 12
+    labels = metrics()["label"]
+    assert list(labels["dims"]) == ["facts", "form"]
+    assert labels["dims"]["facts"]["kappa"] == 1.0
+    assert (labels["judge"]["n"], labels["judge"]["texts"], labels["judge"]["uncalibrated"]) == (112, 56, "")
+    assert labels["systems"]["tuned"]["mean"] == 4.0
+    assert labels["disagreements"] == []
+    assert labels["within"]["n"] == 12
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (
             ["build", "--pair", "tuned:tuned"],
@@ -185,26 +189,26 @@ def test_labels(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (["build", "--pair", "tuned:other"], "--pair: two of"),
         (["build", "--n", "0"], "--n: at least 1"),
-        (["unblind"], "no sheet here; make blind N=40"),
-        (["serve"], "no sheet here; make blind N=40"),
+        (["unblind"], "no ballot here; make blind N=40"),
+        (["serve"], "no ballot here; make blind N=40"),
     ],
 )
-def test_a_mistake_is_one_line(
-    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+def test_a_user_error_is_one_line(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     assert run(monkeypatch, *words) == 1
     err = capsys.readouterr().err.splitlines()
     assert len(err) == 1
-    assert said in err[0]
+    assert message in err[0]
 
 
-def test_votes_are_not_thrown_away_by_another_sheet(
+def test_a_ballot_with_votes_is_replaced_only_with_force(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(monkeypatch, "build", "--n", "20")
     before = (blind.FOLDER / "key.json").read_bytes()
     assert run(monkeypatch, "unblind") == 1
-    assert "no vote on the present sheet" in capsys.readouterr().err
+    assert "no vote on the present ballot" in capsys.readouterr().err
     answer("pairs", "Anna", "tuned")
     assert run(monkeypatch, "build", "--n", "21") == 1
     assert re.search(r"22 votes|23 votes", capsys.readouterr().err)
@@ -212,10 +216,10 @@ def test_votes_are_not_thrown_away_by_another_sheet(
     assert run(monkeypatch, "build", "--n", "21", "--force") == 0
     answer("pairs", "Anna", "tuned")
     assert run(monkeypatch, "unblind") == 0
-    assert numbers()["pairs"]["other_sheets"] >= 20
+    assert metrics()["pairs"]["other_sheets"] >= 20
 
 
-def test_a_key_that_was_edited_opens_nothing(
+def test_an_edited_key_is_refused(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(monkeypatch, "build", "--n", "20")
@@ -226,7 +230,7 @@ def test_a_key_that_was_edited_opens_nothing(
     assert "not the key of" in capsys.readouterr().err
 
 
-def test_an_answer_that_is_missing_is_named(
+def test_a_missing_answer_is_named(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = Path("data/answers/base.jsonl")

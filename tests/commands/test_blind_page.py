@@ -1,4 +1,4 @@
-"""The blind sheet in a real browser: from a file without a network, and from its own server."""
+"""The page of the blind ballot in a real browser: from a file without a network, and from its own server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NASTY = "<script>document.title='owned'</script><img src=x onerror=\"document.ti
 N = 6
 
 
-def made(kind: str = "pairs", n: int = N, question: str = "") -> ballot.Sheet:
+def built(kind: str = "pairs", n: int = N, question: str = "") -> ballot.Ballot:
     records = [
         {
             "id": f"p{i}/note/0",
@@ -39,9 +39,9 @@ def made(kind: str = "pairs", n: int = N, question: str = "") -> ballot.Sheet:
         "base": {r["id"]: f"Two {r['item']} <b>bold</b>\nand a second line" for r in records},
     }
     if kind == "pairs":
-        return ballot.compare(records, texts, [("tuned", "base")], n, 1, question, 0, 0)
+        return ballot.pairs_ballot(records, texts, [("tuned", "base")], n, 1, question, 0, 0)
     levels = {"note": {dim: [f"{dim} is {i} <i>" for i in range(1, 6)] for dim in ("facts", "form")}}
-    return ballot.label(records, texts, ["tuned", "base"], n, 1, question, 0, levels)
+    return ballot.label_ballot(records, texts, ["tuned", "base"], n, 1, question, 0, levels)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def watch(browser: Browser) -> Iterator[Callable[..., Watched]]:
-    """Contexts that must end without an error and without a request that nobody expected."""
+    """Browser contexts that must end without an error and without an unexpected request."""
     with browsing.watching(browser, lambda url: url.startswith(("file://", "http://127.0.0.1:", "blob:"))) as fresh:
         yield fresh
 
@@ -60,7 +60,7 @@ def watch(browser: Browser) -> Iterator[Callable[..., Watched]]:
 @pytest.fixture
 def file(tmp_path: Path) -> str:
     path = tmp_path / "index.html"
-    path.write_text(ballot.document(made()), "utf-8")
+    path.write_text(ballot.page(built()), "utf-8")
     return path.as_uri()
 
 
@@ -87,7 +87,7 @@ def exported(page: Page, tmp_path: Path) -> list[Vote]:
     return vote_records.parse((tmp_path / "out.jsonl").read_bytes())
 
 
-def test_a_whole_sheet_by_keyboard_from_a_file_without_a_network(
+def test_a_ballot_is_answered_by_keyboard_from_a_file_without_a_network(
     file: str, watch: Callable[..., Watched], tmp_path: Path
 ) -> None:
     found = watch(offline=True)
@@ -99,21 +99,21 @@ def test_a_whole_sheet_by_keyboard_from_a_file_without_a_network(
     votes = exported(page, tmp_path)
     assert [v.choice for v in votes] == ["left", "right", "tie", "skip", "left", "right"]
     assert [v.reasons for v in votes] == [[], ["facts", "language"], [], [], [], []]
-    key = made()
+    key = built()
     assert [v.id for v in votes] == [entry["id"] for entry in key.key["entries"]]
-    assert {(v.sheet, v.rater) for v in votes} == {(key.name, "Anna")}
-    assert found.asked == [file], "the page itself and nothing else"
-    # What was skipped can be looked at again.
+    assert {(v.sheet, v.rater) for v in votes} == {(key.id, "Anna")}
+    assert found.asked == [file], "no request but that for the page"
+    # Skipped entries can be answered later.
     page.click("#again")
     assert count(page) == f"{N - 1} of {N}"
     press(page, "ArrowLeft")
     assert exported(page, tmp_path)[-1].choice == "left"
 
 
-def test_texts_of_models_are_shown_as_text_and_both_sides_alike(file: str, watch: Callable[..., Watched]) -> None:
+def test_texts_are_shown_without_markup_and_both_sides_in_one_style(file: str, watch: Callable[..., Watched]) -> None:
     page = watch().open(file)
     enter(page)
-    expected = made().shown["shown"][0]
+    expected = built().shown["shown"][0]
     assert page.locator(".text pre").all_inner_texts() == expected["texts"]
     assert page.inner_text("details pre") == expected["prompt"]
     assert page.locator("img, b, main script").count() == 0
@@ -124,7 +124,7 @@ def test_texts_of_models_are_shown_as_text_and_both_sides_alike(file: str, watch
     assert not re.search("tuned|base|golden", page.content().replace("base-uri", ""))
 
 
-def test_buttons_do_what_keys_do_and_say_so(file: str, watch: Callable[..., Watched], tmp_path: Path) -> None:
+def test_buttons_cast_the_same_votes_as_keys(file: str, watch: Callable[..., Watched], tmp_path: Path) -> None:
     page = watch().open(file)
     enter(page)
     page.click("#why-form")
@@ -136,9 +136,7 @@ def test_buttons_do_what_keys_do_and_say_so(file: str, watch: Callable[..., Watc
     assert [(v.choice, v.reasons) for v in votes] == [("left", ["form"]), ("tie", []), ("right", [])]
 
 
-def test_undo_brings_the_last_pair_back_with_its_reasons(
-    file: str, watch: Callable[..., Watched], tmp_path: Path
-) -> None:
+def test_undo_restores_the_last_pair_with_its_reasons(file: str, watch: Callable[..., Watched], tmp_path: Path) -> None:
     page = watch().open(file)
     enter(page)
     first = page.inner_text(".texts")
@@ -153,7 +151,7 @@ def test_undo_brings_the_last_pair_back_with_its_reasons(
     assert count(page) == f"{N - 1} of {N}", "also from the last page"
 
 
-def test_a_held_key_and_a_browser_shortcut_are_no_votes(file: str, watch: Callable[..., Watched]) -> None:
+def test_a_repeating_key_and_a_browser_shortcut_cast_no_vote(file: str, watch: Callable[..., Watched]) -> None:
     page = watch().open(file)
     enter(page)
     page.keyboard.down("ArrowLeft")
@@ -164,20 +162,20 @@ def test_a_held_key_and_a_browser_shortcut_are_no_votes(file: str, watch: Callab
     press(page, "Alt+ArrowDown", "Control+z", "Control+1", "q", "5", "?")
     expect(page.locator("dialog")).to_be_visible()
     press(page, "ArrowLeft", "z", "s")
-    assert count(page) == f"1 of {N}", "nothing is voted behind the help"
+    assert count(page) == f"1 of {N}", "the open dialog receives the keys"
     press(page, "?")
     expect(page.locator("dialog")).to_have_count(0)
     press(page, "ArrowLeft")
     assert count(page) == f"2 of {N}"
 
 
-def test_a_reload_goes_on_where_it_stopped(file: str, watch: Callable[..., Watched]) -> None:
+def test_a_reload_continues_at_the_same_pair(file: str, watch: Callable[..., Watched]) -> None:
     page = watch().open(file)
     enter(page)
     press(page, "ArrowLeft", "ArrowDown")
     before = page.inner_text(".texts")
     page.reload()
-    page.get_by_role("button", name=f"Go on as Anna (2 of {N})").click()
+    page.get_by_role("button", name=f"Continue as Anna (2 of {N})").click()
     assert (count(page), page.inner_text(".texts")) == (f"2 of {N}", before)
 
 
@@ -195,14 +193,14 @@ def test_raters_do_not_see_each_other(file: str, watch: Callable[..., Watched]) 
     assert (count(page), page.inner_text("#rater")) == (f"0 of {N}", "李雷")
     press(page, "ArrowRight", "ArrowRight")
     page.click("#leave")
-    page.get_by_role("button", name=f"Go on as Anna (1 of {N})").click()
+    page.get_by_role("button", name=f"Continue as Anna (1 of {N})").click()
     assert count(page) == f"1 of {N}"
     page.click("#leave")
-    page.get_by_role("button", name=f"Go on as 李雷 (2 of {N})").click()
+    page.get_by_role("button", name=f"Continue as 李雷 (2 of {N})").click()
     assert count(page) == f"2 of {N}"
 
 
-def test_export_then_import_elsewhere_is_the_same_sheet(
+def test_exported_votes_are_imported_in_another_browser(
     file: str, watch: Callable[..., Watched], tmp_path: Path
 ) -> None:
     page = watch().open(file)
@@ -215,7 +213,7 @@ def test_export_then_import_elsewhere_is_the_same_sheet(
     ]
     other = [vote.model_copy(update={"rater": "Bo"}) for vote in votes[:2]]
     path = tmp_path / "in.jsonl"
-    path.write_bytes(vote_records.lines([*bad, *votes, *other]) + b'{"half": \n[1]\nnull\n')
+    path.write_bytes(vote_records.encode([*bad, *votes, *other]) + b'{"half": \n[1]\nnull\n')
     again = watch().open(file)
     enter(again)
     press(again, "ArrowDown")
@@ -223,15 +221,15 @@ def test_export_then_import_elsewhere_is_the_same_sheet(
         with again.expect_file_chooser() as waiting:
             again.click("#import")
         waiting.value.set_files(path)
-        expect(again.locator(".status")).to_have_text(f"{kept} votes brought in, {passed} lines passed over")
+        expect(again.locator(".status")).to_have_text(f"{kept} votes imported, {passed} lines ignored")
     found = exported(again, tmp_path)
-    assert [v.choice for v in found] == ["tie", "right", "skip"], "what was voted here stays"
+    assert [v.choice for v in found] == ["tie", "right", "skip"], "votes of this browser take precedence"
     again.click("#leave")
-    again.get_by_role("button", name=f"Go on as Bo (2 of {N})").click()
+    again.get_by_role("button", name=f"Continue as Bo (2 of {N})").click()
     assert count(again) == f"2 of {N}"
 
 
-def test_the_page_speaks_two_languages_and_remembers(file: str, watch: Callable[..., Watched]) -> None:
+def test_the_page_has_two_languages_and_stores_the_choice(file: str, watch: Callable[..., Watched]) -> None:
     page = watch().open(file)
     assert "Which text is better?" in page.inner_text("h1")
     page.click("#tongue")
@@ -240,26 +238,26 @@ def test_the_page_speaks_two_languages_and_remembers(file: str, watch: Callable[
     enter(page)
     press(page, "2")
     page.click("#tongue")
-    assert page.get_attribute("#why-form", "aria-pressed") == "true", "a switch keeps what was chosen"
+    assert page.get_attribute("#why-form", "aria-pressed") == "true", "switching the language keeps the reasons"
     assert "A is better" in page.inner_text("#left")
     page.reload()
     assert page.get_attribute("html", "lang") == "en"
     assert "哪一篇更好" in watch(locale="zh-CN").open(file).inner_text("h1")
 
 
-def test_a_question_of_ones_own(watch: Callable[..., Watched], tmp_path: Path) -> None:
+def test_a_custom_question_replaces_the_default(watch: Callable[..., Watched], tmp_path: Path) -> None:
     path = tmp_path / "own.html"
-    path.write_text(ballot.document(made(question=f"Which is closer? {NASTY}")), "utf-8")
+    path.write_text(ballot.page(built(question=f"Which is closer? {NASTY}")), "utf-8")
     page = watch().open(path.as_uri())
     assert page.inner_text("h1") == f"Which is closer? {NASTY}"
     enter(page)
     assert page.inner_text("h1") == f"Which is closer? {NASTY}"
 
 
-def test_labels_by_keyboard(watch: Callable[..., Watched], tmp_path: Path) -> None:
-    key = made("label", 3)
+def test_labels_are_given_by_keyboard(watch: Callable[..., Watched], tmp_path: Path) -> None:
+    key = built("label", 3)
     path = tmp_path / "label.html"
-    path.write_text(ballot.document(key), "utf-8")
+    path.write_text(ballot.page(key), "utf-8")
     page = watch(offline=True).open(path.as_uri())
     enter(page)
     assert page.inner_text(".dim") == "facts"
@@ -274,15 +272,15 @@ def test_labels_by_keyboard(watch: Callable[..., Watched], tmp_path: Path) -> No
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_it_fits_the_screen(watch: Callable[..., Watched], tmp_path: Path, width: int, scheme: Any) -> None:
+def test_the_page_fits_the_screen(watch: Callable[..., Watched], tmp_path: Path, width: int, scheme: Any) -> None:
     for kind in ("pairs", "label"):
         path = tmp_path / f"{kind}.html"
-        path.write_text(ballot.document(made(kind)), "utf-8")
+        path.write_text(ballot.page(built(kind)), "utf-8")
         page = watch(viewport={"width": width, "height": 800}, color_scheme=scheme).open(path.as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         enter(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        # The answers are in sight without scrolling, and large enough for a finger.
+        # The buttons are visible without scrolling, and large enough for a finger.
         for name in ("#left", "#tie", "#right") if kind == "pairs" else ("#score1", "#score5"):
             box = page.locator(name).bounding_box()
             assert box
@@ -293,22 +291,20 @@ def test_it_fits_the_screen(watch: Callable[..., Watched], tmp_path: Path, width
         assert (max(map(int, re.findall(r"\d+", paper))) < 60) == (scheme == "dark")
 
 
-def test_a_browser_that_keeps_nothing_says_so(file: str, watch: Callable[..., Watched], tmp_path: Path) -> None:
+def test_a_browser_without_storage_shows_a_warning(file: str, watch: Callable[..., Watched], tmp_path: Path) -> None:
     found = watch()
     found.context.add_init_script("Storage.prototype.setItem = () => { throw new Error('full') }")
     page = found.open(file)
     enter(page)
     press(page, "ArrowLeft")
-    assert "keeps nothing" in page.inner_text(".status")
+    assert "does not store your votes" in page.inner_text(".status")
     assert [v.choice for v in exported(page, tmp_path)] == ["left"]
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[vote_server.Server]:
-    key = made()
-    with vote_server.Server(
-        {"": vote_server.Page(ballot.document(key).encode(), key.name)}, tmp_path / "human", 0
-    ) as found:
+    key = built()
+    with vote_server.Server({"": vote_server.Page(ballot.page(key).encode(), key.id)}, tmp_path / "human", 0) as found:
         thread = threading.Thread(target=found.serve_forever, args=(0.02,))
         thread.start()
         yield found
@@ -317,7 +313,7 @@ def server(tmp_path: Path) -> Iterator[vote_server.Server]:
 
 
 def standing(server: vote_server.Server) -> list[tuple[str, str]]:
-    return [(vote.rater, vote.choice) for vote in vote_records.standing(vote_records.read(server.folder))]
+    return [(vote.rater, vote.choice) for vote in vote_records.current(vote_records.read(server.folder))]
 
 
 def test_served_votes_reach_the_disk_and_another_browser(
@@ -334,16 +330,16 @@ def test_served_votes_reach_the_disk_and_another_browser(
     with page.expect_response(lambda answer: answer.request.method == "POST"):
         press(page, "z")
     assert standing(server) == [("Anna", "left")]
-    # Another browser knows nothing of these votes but what the server tells.
+    # Another browser has these votes from the server only.
     other = watch().open(server.url)
     enter(other)
     assert count(other) == f"1 of {N}"
-    # And the first one, whose copy is old by now, does not bring the old vote back.
+    # The first browser, whose copy is now outdated, does not restore the old vote.
     for key in ("z", "ArrowRight"):
         with other.expect_response(lambda answer: answer.request.method == "POST"):
             press(other, key)
     page.reload()
-    page.get_by_role("button", name=f"Go on as Anna (1 of {N})").click()
+    page.get_by_role("button", name=f"Continue as Anna (1 of {N})").click()
     assert count(page) == f"1 of {N}"
     kept = json.loads(page.evaluate("Object.values(localStorage).find((value) => value.includes('votes'))"))
     assert ([vote["choice"] for vote in kept["votes"]], kept["unsent"]) == (["right"], [])
@@ -351,7 +347,7 @@ def test_served_votes_reach_the_disk_and_another_browser(
     assert {url.split("/")[2] for url in found.asked} == {f"127.0.0.1:{server.server_port}"}
 
 
-def test_what_the_server_did_not_take_is_sent_again(server: vote_server.Server, watch: Callable[..., Watched]) -> None:
+def test_a_refused_vote_is_sent_again(server: vote_server.Server, watch: Callable[..., Watched]) -> None:
     found = watch()
     page = found.open(server.url)
     enter(page)
@@ -371,9 +367,7 @@ def test_what_the_server_did_not_take_is_sent_again(server: vote_server.Server, 
     found.wrong.clear()
 
 
-def test_who_leaves_while_the_server_is_away_loses_nothing(
-    server: vote_server.Server, watch: Callable[..., Watched]
-) -> None:
+def test_unsent_votes_survive_a_change_of_rater(server: vote_server.Server, watch: Callable[..., Watched]) -> None:
     found = watch()
     page = found.open(server.url)
     enter(page)
@@ -389,12 +383,12 @@ def test_who_leaves_while_the_server_is_away_loses_nothing(
     page.click("#leave")
     assert page.locator(".known button").count() == 2
     with page.expect_response(lambda answer: answer.request.method == "POST"):
-        page.get_by_role("button", name=f"Go on as Anna (1 of {N})").click()
+        page.get_by_role("button", name=f"Continue as Anna (1 of {N})").click()
     assert standing(server) == [("Anna", "left"), ("Bo", "right")]
     found.wrong.clear()
 
 
-def test_served_votes_that_the_server_lost_come_back(server: vote_server.Server, watch: Callable[..., Watched]) -> None:
+def test_votes_that_the_server_lost_are_sent_again(server: vote_server.Server, watch: Callable[..., Watched]) -> None:
     page = watch().open(server.url)
     enter(page)
     with page.expect_response(lambda answer: answer.request.method == "POST"):
@@ -402,7 +396,7 @@ def test_served_votes_that_the_server_lost_come_back(server: vote_server.Server,
     (server.folder / "Anna.jsonl").unlink()
     page.reload()
     with page.expect_response(lambda answer: answer.request.method == "POST"):
-        page.get_by_role("button", name=f"Go on as Anna (1 of {N})").click()
+        page.get_by_role("button", name=f"Continue as Anna (1 of {N})").click()
     assert standing(server) == [("Anna", "left")]
     raw = (server.folder / "Anna.jsonl").read_text("utf-8")
     assert set(json.loads(raw)) == {"sheet", "rater", "id", "choice", "reasons", "ms"}

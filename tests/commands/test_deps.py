@@ -12,7 +12,7 @@ from anneal import fingerprint
 from commands import deps
 
 ROOT = Path(__file__).resolve().parents[2]
-MAP = f"""stages:
+PIPELINE = f"""stages:
   clean:
     cmd: python -m stages.clean
     params: [seed]
@@ -27,7 +27,7 @@ MAP = f"""stages:
 
 
 def test_only_the_lines_between_the_mark_and_the_bracket_change() -> None:
-    before, after = MAP.splitlines(), deps.written(MAP).splitlines()
+    before, after = PIPELINE.splitlines(), deps.with_code_deps(PIPELINE).splitlines()
     start = before.index(f"      {deps.MARK}") + 1
     end = before.index("    ]")
     assert after[:start] == before[:start]
@@ -39,8 +39,8 @@ def test_only_the_lines_between_the_mark_and_the_bracket_change() -> None:
 
 
 def test_a_second_run_changes_nothing() -> None:
-    once = deps.written(MAP)
-    assert deps.written(once) == once
+    once = deps.with_code_deps(PIPELINE)
+    assert deps.with_code_deps(once) == once
 
 
 def test_the_deps_are_the_import_closure() -> None:
@@ -72,12 +72,12 @@ def test_a_package_is_named_by_its_folder_only_where_all_its_files_are_imported(
 def test_main_writes_the_file_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(deps, "MAP", tmp_path / "dvc.yaml")
+    monkeypatch.setattr(deps, "PIPELINE", tmp_path / "dvc.yaml")
     monkeypatch.setattr(sys, "argv", ["deps"])
-    deps.MAP.write_text(MAP, "utf-8")
+    deps.PIPELINE.write_text(PIPELINE, "utf-8")
     assert deps.main() == 0
     assert "code deps written" in capsys.readouterr().out
-    assert deps.MAP.read_text("utf-8") == deps.written(MAP)
+    assert deps.PIPELINE.read_text("utf-8") == deps.with_code_deps(PIPELINE)
     assert deps.main() == 0
     assert "code deps are those of the imports" in capsys.readouterr().out
 

@@ -411,7 +411,7 @@ def audited() -> list[str]:
     for zero, rho in ((2, None), (1, 0.5), (1, -0.5)):
         figures = {"n": 2, "samples": 4, "functions": {"banned": {"mean": 1.0}}, "length": {"rho": rho, "n": 2}}
         figures["zero_spread"] = {"n": zero, "share": zero / 2, "full": 1, "same": 0}
-        found += [f"not to be trained on: {line}" for line in reward_spread.refusals(figures, limits)]
+        found += [f"unsuitable for training: {line}" for line in reward_spread.refusals(figures, limits)]
     assert len(found) == 20
     return found
 
@@ -438,7 +438,11 @@ def concluded() -> list[str]:
         win = {"n": 4, "clusters": 2, "mean": 0.5, "low": low, "high": high}
         pairs = {"aligned:tuned": finished.pair(win=win)}
         found.append(headline.lines(finished.sound(aligned=True, compare__preferences__pairs=pairs))[-1])
-    found.append(headline._difference_sentence(headline.with_all_keys(gaps[0] | {"p": 0.001}), "aligned", "tuned", "rule score", 2.0))
+    found.append(
+        headline._difference_sentence(
+            headline.with_all_keys(gaps[0] | {"p": 0.001}), "aligned", "tuned", "rule score", 2.0
+        )
+    )
     old = Snapshot("main", "", finished.metrics(), finished.PARAMS)
     return [*found, regressions.sentence(runs[0], old, regressions.changes(runs[0], old))]
 

@@ -260,9 +260,9 @@ def test_a_word_that_is_no_name_makes_no_family() -> None:
     assert card.family("deepseek-chat") != card.family("gpt-4o")
 
 
-def test_the_readme_shows_the_card_in_git() -> None:
+def test_the_docs_show_the_card_in_git() -> None:
     numbers = json.loads((ROOT / "reports/metrics/card.json").read_text("utf-8"))
     rows = [line for line in detection.table(numbers).splitlines() if line.startswith("|")]
-    readme = (ROOT / "README.md").read_text("utf-8").splitlines()
+    page = (ROOT / "docs/judge.md").read_text("utf-8").splitlines()
     assert len(rows) >= 12
-    assert [row for row in rows if row not in readme] == []
+    assert [row for row in rows if row not in page] == []

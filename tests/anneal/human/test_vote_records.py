@@ -1,3 +1,5 @@
+"""Votes as JSON Lines: validation, appending, and the current votes."""
+
 from __future__ import annotations
 
 import json
@@ -19,13 +21,13 @@ def vote(number: int = 0, choice: Any = "left", rater: str = "Anna", **more: Any
     )
 
 
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+def test_written_votes_are_read_back(tmp_path: Path) -> None:
     votes = [vote(1, reasons=["voice"]), vote(2, "tie", rater="李 雷"), vote(3, "5")]
     vote_records.append(tmp_path / "human", votes[:1])
     vote_records.append(tmp_path / "human", votes[1:])
     assert sorted(p.name for p in (tmp_path / "human").iterdir()) == ["Anna.jsonl", "李 雷.jsonl"]
     assert vote_records.read(tmp_path / "human") == [votes[0], votes[2], votes[1]]
-    assert vote_records.parse(vote_records.lines(votes)) == votes
+    assert vote_records.parse(vote_records.encode(votes)) == votes
     assert vote_records.read(tmp_path / "nowhere") == []
 
 
@@ -49,49 +51,48 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         ({"system": "tuned"}, "system: "),
     ],
 )
-def test_what_is_no_vote_is_named(edit: dict[str, Any], words: str) -> None:
-    good = vote_records.lines([vote()])
+def test_the_first_line_that_is_not_a_vote_is_named(edit: dict[str, Any], words: str) -> None:
+    good = vote_records.encode([vote()])
     bad = json.dumps(vote().model_dump() | edit).encode()
-    with pytest.raises(vote_records.Unreadable, match=f"^2: {words}"):
+    with pytest.raises(vote_records.InvalidVote, match=f"^2: {words}"):
         vote_records.parse(good + bad)
 
 
-def test_a_broken_line_is_refused_with_its_place(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_bytes(b"{}\n" + vote_records.lines([vote()]))
+def test_a_broken_line_is_refused_with_file_and_line(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"{}\n" + vote_records.encode([vote()]))
     with pytest.raises(UserError, match=r"a\.jsonl:1: "):
         vote_records.read(tmp_path)
 
 
-def test_half_a_line_was_never_confirmed_and_a_missing_break_is_none(tmp_path: Path) -> None:
-    path, whole = tmp_path / "Anna.jsonl", vote_records.lines([vote(1), vote(2)])
-    path.write_bytes(whole + vote_records.lines([vote(3)])[:40])
+def test_a_truncated_last_line_is_dropped_and_a_missing_line_break_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "Anna.jsonl"
+    complete = vote_records.encode([vote(1), vote(2)])
+    path.write_bytes(complete + vote_records.encode([vote(3)])[:40])
     assert vote_records.read(tmp_path) == [vote(1), vote(2)]
     vote_records.append(tmp_path, [vote(4)])
-    assert path.read_bytes() == whole + vote_records.lines([vote(4)])
-    # An editor that drops the last line break drops no vote.
-    path.write_bytes(whole.rstrip(b"\n"))
+    assert path.read_bytes() == complete + vote_records.encode([vote(4)])
+    # A last line without its line break, as some editors leave it, is a complete vote.
+    path.write_bytes(complete.rstrip(b"\n"))
     assert vote_records.read(tmp_path) == [vote(1), vote(2)]
     vote_records.append(tmp_path, [vote(4)])
-    assert path.read_bytes() == whole + vote_records.lines([vote(4)])
+    assert path.read_bytes() == complete + vote_records.encode([vote(4)])
 
 
-def test_a_disk_that_takes_half_a_line_leaves_the_file_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_partial_write_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vote_records.append(tmp_path, [vote(1)])
     before, real = (tmp_path / "Anna.jsonl").read_bytes(), vote_records.os.write
     monkeypatch.setattr(vote_records.os, "write", lambda handle, raw: real(handle, raw[:30]))
-    with pytest.raises(OSError, match="not written whole"):
+    with pytest.raises(OSError, match="not written in full"):
         vote_records.append(tmp_path, [vote(2)])
     assert (tmp_path / "Anna.jsonl").read_bytes() == before
 
 
-def test_the_last_word_stands() -> None:
+def test_the_last_vote_on_an_entry_is_current() -> None:
     votes = [vote(1), vote(2), vote(1, "right"), vote(1, rater="Bo"), vote(2, "undo"), vote(3, "undo"), vote(4, "skip")]
-    assert vote_records.standing(votes) == [vote(1, "right"), vote(1, rater="Bo"), vote(4, "skip")]
-    assert vote_records.standing(votes + votes) == vote_records.standing(votes)
-    assert vote_records.standing([vote(1), vote(2), vote(1, "right")]) == [vote(2), vote(1, "right")], (
+    assert vote_records.current(votes) == [vote(1, "right"), vote(1, rater="Bo"), vote(4, "skip")]
+    assert vote_records.current(votes + votes) == vote_records.current(votes)
+    assert vote_records.current([vote(1), vote(2), vote(1, "right")]) == [vote(2), vote(1, "right")], (
         "in the order of voting"
     )
     other = vote(1, sheet="cd" * 32)
-    assert vote_records.standing([vote(1), other]) == [vote(1), other]
+    assert vote_records.current([vote(1), other]) == [vote(1), other]

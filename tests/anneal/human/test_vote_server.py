@@ -1,4 +1,4 @@
-"""The server on real sockets."""
+"""The vote server on real sockets: access, validation, concurrent writers, and a kill."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from anneal.human.vote_records import Vote
 from tests.conftest import ROOT
 
 SHEET = "ab" * 32
-KIND = "application/x-ndjson"
+CONTENT_TYPE = "application/x-ndjson"
 
 
 def vote(number: int, rater: str = "Anna", **more: Any) -> Vote:
@@ -32,20 +32,20 @@ def vote(number: int, rater: str = "Anna", **more: Any) -> Vote:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[vote_server.Server]:
-    with vote_server.Server({"": vote_server.Page(b"<p>page", SHEET)}, tmp_path / "human", 0) as made:
-        thread = threading.Thread(target=made.serve_forever, args=(0.02,))
+    with vote_server.Server({"": vote_server.Page(b"<p>page", SHEET)}, tmp_path / "human", 0) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
-        yield made
-        made.shutdown()
+        yield server
+        server.shutdown()
         thread.join()
 
 
 def ask(
     server: vote_server.Server, method: str, path: str, body: bytes | None = None, **headers: str | None
 ) -> tuple[int, bytes]:
-    """One request as the page sends it, but for `headers`; None leaves one out."""
+    """Status and body of a request with the headers of the page; `headers` replace these, and None leaves one out."""
     port = server.server_port
-    sent = {"Host": f"127.0.0.1:{port}", "Origin": f"http://127.0.0.1:{port}", "Content-Type": KIND}
+    sent = {"Host": f"127.0.0.1:{port}", "Origin": f"http://127.0.0.1:{port}", "Content-Type": CONTENT_TYPE}
     sent = {k: v for k, v in (sent | {k.replace("_", "-"): v for k, v in headers.items()}).items() if v is not None}
     link = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     link.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
@@ -54,35 +54,36 @@ def ask(
     for name, value in sent.items():
         link.putheader(name, value)
     link.endheaders(body)
-    answer = link.getresponse()
-    found = answer.status, answer.read()
+    response = link.getresponse()
+    status = response.status
+    content = response.read()
     link.close()
-    return found
+    return status, content
 
 
-def test_it_listens_on_loopback_only_and_the_address_cannot_be_guessed(server: vote_server.Server) -> None:
+def test_the_server_listens_on_loopback_with_a_random_token(server: vote_server.Server) -> None:
     assert server.server_address[0] == "127.0.0.1"
     assert len(server.token) >= 32
     assert ask(server, "GET", f"/{server.token}/") == (200, b"<p>page")
 
 
-def test_votes_are_kept_and_given_back(server: vote_server.Server) -> None:
+def test_votes_are_stored_and_returned(server: vote_server.Server) -> None:
     path = f"/{server.token}/votes"
     sent = [vote(1), vote(2, reasons=["facts"]), vote(1, rater="Bo")]
-    assert ask(server, "POST", path, vote_records.lines(sent)) == (200, b'{"kept": 3}\n')
+    assert ask(server, "POST", path, vote_records.encode(sent)) == (200, b'{"kept": 3}\n')
     assert vote_records.read(server.folder) == [sent[0], sent[1], sent[2]]
-    ask(server, "POST", path, vote_records.lines([vote(2, choice="undo")]))
-    assert ask(server, "GET", f"{path}?rater=Anna", Origin=None) == (200, vote_records.lines([vote(1)]))
+    ask(server, "POST", path, vote_records.encode([vote(2, choice="undo")]))
+    assert ask(server, "GET", f"{path}?rater=Anna", Origin=None) == (200, vote_records.encode([vote(1)]))
     assert ask(server, "GET", f"{path}?rater=Nobody") == (200, b"")
 
 
 @pytest.mark.parametrize(
     "path", ["/", "/wrong/", "/wrong/votes", "//", "/{token}x/", "/{token}/key.json", "/{token}/../key.json"]
 )
-def test_a_wrong_token_or_path_gives_nothing(server: vote_server.Server, path: str) -> None:
+def test_a_wrong_token_or_path_is_not_found(server: vote_server.Server, path: str) -> None:
     path = path.replace("{token}", server.token)
     assert ask(server, "GET", path)[0] == 404
-    assert ask(server, "POST", path, vote_records.lines([vote(1)]))[0] == 404
+    assert ask(server, "POST", path, vote_records.encode([vote(1)]))[0] == 404
     assert not server.folder.exists()
 
 
@@ -102,16 +103,16 @@ def test_a_wrong_token_or_path_gives_nothing(server: vote_server.Server, path: s
 )
 def test_a_foreign_host_or_origin_is_refused(server: vote_server.Server, headers: dict[str, str | None]) -> None:
     filled = {k: v and v.replace("{port}", str(server.server_port)) for k, v in headers.items()}
-    assert ask(server, "POST", f"/{server.token}/votes", vote_records.lines([vote(1)]), **filled)[0] == 403
+    assert ask(server, "POST", f"/{server.token}/votes", vote_records.encode([vote(1)]), **filled)[0] == 403
     assert not server.folder.exists()
-    if filled != {"Origin": None}:  # a page that is opened sends none
+    if filled != {"Origin": None}:  # a browser sends no Origin when it opens a page
         assert ask(server, "GET", f"/{server.token}/", **filled)[0] == 403
 
 
 @pytest.mark.parametrize(
     ("body", "headers", "status"),
     [
-        (b"{}", {"Content_Length": str(vote_server.LIMIT + 1)}, 413),
+        (b"{}", {"Content_Length": str(vote_server.MAX_BODY + 1)}, 413),
         (b"{}", {"Content_Length": "-1"}, 411),
         (b"{}", {"Content_Length": "2, 2"}, 411),
         (None, {}, 411),
@@ -119,27 +120,27 @@ def test_a_foreign_host_or_origin_is_refused(server: vote_server.Server, headers
         (b"{}", {"Content_Type": "text/plain"}, 415),
         (b"{}", {}, 400),
         (b"\xff", {}, 400),
-        (vote_records.lines([vote(1, sheet="cd" * 32)]), {}, 409),
-        (vote_records.lines([vote(1)]) + b"{}", {}, 400),
+        (vote_records.encode([vote(1, sheet="cd" * 32)]), {}, 409),
+        (vote_records.encode([vote(1)]) + b"{}", {}, 400),
     ],
 )
-def test_a_body_that_is_no_vote_is_refused_whole(
+def test_a_body_with_an_invalid_vote_is_refused_in_full(
     server: vote_server.Server, body: bytes | None, headers: dict[str, str], status: int
 ) -> None:
     assert ask(server, "POST", f"/{server.token}/votes", body, **headers)[0] == status
     assert not server.folder.exists()
-    assert ask(server, "GET", f"/{server.token}/")[0] == 200, "and the next request is read as itself"
+    assert ask(server, "GET", f"/{server.token}/")[0] == 200, "the body is not read as the next request"
 
 
 def test_a_large_body_is_refused_before_it_is_read(server: vote_server.Server) -> None:
     with socket.create_connection(("127.0.0.1", server.server_port), timeout=10) as link:
         port = server.server_port
         head = f"POST /{server.token}/votes HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nOrigin: http://127.0.0.1:{port}\r\n"
-        link.sendall(f"{head}Content-Type: {KIND}\r\nContent-Length: 99999999999\r\n\r\n".encode())
+        link.sendall(f"{head}Content-Type: {CONTENT_TYPE}\r\nContent-Length: 99999999999\r\n\r\n".encode())
         assert link.recv(4096).startswith(b"HTTP/1.1 413 ")
 
 
-def test_no_answer_may_be_framed_cached_or_sniffed(server: vote_server.Server) -> None:
+def test_responses_may_not_be_framed_cached_or_sniffed(server: vote_server.Server) -> None:
     link = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
     link.request("GET", f"/{server.token}/")
     sent = {k.lower(): v for k, v in link.getresponse().getheaders()}
@@ -150,13 +151,14 @@ def test_no_answer_may_be_framed_cached_or_sniffed(server: vote_server.Server) -
     assert "Python" not in sent["server"]
 
 
-def test_many_writers_at_once_lose_nothing(server: vote_server.Server) -> None:
-    path, each = f"/{server.token}/votes", 25
+def test_concurrent_writers_lose_no_vote(server: vote_server.Server) -> None:
+    path = f"/{server.token}/votes"
+    n_requests = 25
 
     def write(who: int) -> None:
-        for i in range(each):
+        for i in range(n_requests):
             assert (
-                ask(server, "POST", path, vote_records.lines([vote(who * 1000 + i), vote(who * 1000 + i + 500)]))[0]
+                ask(server, "POST", path, vote_records.encode([vote(who * 1000 + i), vote(who * 1000 + i + 500)]))[0]
                 == 200
             )
 
@@ -165,8 +167,8 @@ def test_many_writers_at_once_lose_nothing(server: vote_server.Server) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len({v.id for v in vote_records.read(server.folder)}) == 4 * 2 * each
-    assert (server.folder / "Anna.jsonl").read_bytes().count(b"\n") == 4 * 2 * each
+    assert len({v.id for v in vote_records.read(server.folder)}) == 4 * 2 * n_requests
+    assert (server.folder / "Anna.jsonl").read_bytes().count(b"\n") == 4 * 2 * n_requests
 
 
 SERVE = f"""
@@ -187,16 +189,16 @@ def started(folder: Path) -> tuple[subprocess.Popen[str], str, int]:
 
 def post(port: int, token: str, number: int) -> None:
     link = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    headers = {"Origin": f"http://127.0.0.1:{port}", "Content-Type": KIND}
-    link.request("POST", f"/{token}/votes", vote_records.lines([vote(number)]), headers)
+    headers = {"Origin": f"http://127.0.0.1:{port}", "Content-Type": CONTENT_TYPE}
+    link.request("POST", f"/{token}/votes", vote_records.encode([vote(number)]), headers)
     assert link.getresponse().read() == b'{"kept": 1}\n'
     link.close()
 
 
-def test_kill_in_the_middle_leaves_whole_lines_and_every_confirmed_vote(tmp_path: Path) -> None:
+def test_a_kill_leaves_complete_lines_and_every_confirmed_vote(tmp_path: Path) -> None:
     child, token, port = started(tmp_path)
     confirmed: list[int] = []
-    full = threading.Event()
+    enough = threading.Event()
 
     def write() -> None:
         for number in range(100_000):
@@ -206,22 +208,22 @@ def test_kill_in_the_middle_leaves_whole_lines_and_every_confirmed_vote(tmp_path
                 return
             confirmed.append(number)
             if len(confirmed) == 30:
-                full.set()
+                enough.set()
 
     thread = threading.Thread(target=write)
     thread.start()
-    assert full.wait(30)
+    assert enough.wait(30)
     child.kill()
     thread.join()
     child.wait()
     raw = (tmp_path / "Anna.jsonl").read_bytes()
     assert raw.endswith(b"\n")
-    kept = {int(json.loads(line)["id"], 16) for line in raw.splitlines()}
-    assert kept >= set(confirmed)
-    assert len(kept) - len(confirmed) in (0, 1), "at most the vote that was under way"
+    stored = {int(json.loads(line)["id"], 16) for line in raw.splitlines()}
+    assert stored >= set(confirmed)
+    assert len(stored) - len(confirmed) in (0, 1), "at most the vote that was being sent"
 
 
-def test_ctrl_c_ends_it(tmp_path: Path) -> None:
+def test_ctrl_c_stops_the_server(tmp_path: Path) -> None:
     child, token, port = started(tmp_path)
     post(port, token, 1)
     child.send_signal(signal.SIGINT)

@@ -40,14 +40,14 @@ def test_the_contract_rung_by_rung() -> None:
     first = {"tuned": {"length": {"mean": 0.5, "low": 0.1, "high": 0.8}, "by_type": {}}}
     page = answers.contract(state(ACCEPT, accept=climb(), evaluate={"accepted": accepted, "rules": first}), OLD)
     assert "4 records: accepted at the first attempt 50.0%" in plain(page)
-    assert "in all 75.0%" in plain(page)
-    assert "1 at the median, 3 at the 95th percentile; 11.67 tokens drawn for each accepted answer" in plain(page)
+    assert "in total 75.0%" in plain(page)
+    assert "1 at the median, 3 at the 95th percentile; 11.67 tokens generated per accepted answer" in plain(page)
     assert rows(page) == [
-        ["rung", "open", "candidates", "answered", "of all"],
+        ["escalation step", "open", "candidates", "accepted", "share of all"],
         ["first", "4", "4", "2", "50.0%"],
         ["temperature 0.3", "2", "2", "1", "25.0%"],
         ["temperature 0.6", "1", "1", "0", "0.0%"],
-        ["on no rung", "", "", "1", "25.0%"],
+        ["no step", "", "", "1", "25.0%"],
         ["failed check", "attempts"],
         ["length", "4"],
         ["type", "4"],
@@ -66,7 +66,7 @@ def test_two_densities_are_told_apart() -> None:
 def test_rungs_stand_in_the_order_in_which_they_are_climbed() -> None:
     names = ["nearest", "constrained", "temperature 0.6", "temperature 0.3", "first"]
     found: dict[str, Any] = {"rungs": {name: {} for name in sorted(names)}}
-    assert answers.climbed(state(ACCEPT), found) == names[::-1]
+    assert answers.ordered_steps(state(ACCEPT), found) == names[::-1]
 
 
 def test_without_checks_there_is_no_contract() -> None:
@@ -93,7 +93,7 @@ def test_presets_beside_the_first_one() -> None:
     )
     page = answers.decoding(now, OLD)
     told = rows(page)
-    assert [row[0] for row in told] == ["preset", "zero", "bad", "again", "less zero", "bad", "again"]
+    assert [row[0] for row in told] == ["preset", "zero", "bad", "again", "minus zero", "bad", "again"]
     assert told[0] == [
         "preset",
         "runs",
@@ -106,9 +106,9 @@ def test_presets_beside_the_first_one() -> None:
         "stops",
     ]
     assert told[1][:3] == ["zero", "1", "100.0% [47.6, 100.0%]"]
-    assert told[4] == ["less zero", "strict", "ROUGE-L", "overrun", "stops"]
+    assert told[4] == ["minus zero", "strict", "ROUGE-L", "overrun", "stops"]
     # The interval leaves out 0 and the sign flips of six items do not: nothing is shown, and what would have been is.
-    assert re.fullmatch(r"~ -83\.3 \[-126\.2, -40\.5\] finds 58\.2", told[5][1])
+    assert re.fullmatch(r"~ -83\.3 \[-126\.2, -40\.5\] MDE 58\.2", told[5][1])
     assert told[6][1] == "+0.0"
     assert "<h3>tuned</h3>" in page
     assert "base" not in plain(page)

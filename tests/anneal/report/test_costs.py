@@ -41,7 +41,7 @@ def test_money_is_told_where_the_environment_has_prices(monkeypatch: pytest.Monk
     assert costs.money(now) == ""
     monkeypatch.setenv("TEACHER_PRICE_IN", "4000")
     monkeypatch.setenv("JUDGE_PRICE_OUT", "5000")
-    said = "cost at the prices of the environment: 1.50 (judge 0.50, teacher 1.00), 0.0500 for each kept record"
+    said = "cost at the prices in the environment: 1.50 (judge 0.50, teacher 1.00), 0.0500 per kept record"
     assert costs.money(now) == said
     monkeypatch.setenv("TEACHER_PRICE_IN", "four")
     assert costs.money(now) == ""

@@ -18,12 +18,12 @@ def test_a_source_in_counts_and_never_in_words() -> None:
     summary = {**essays.summary([], [], 100), "documents": 3, "chunks": 14, "short": 2, "dropped": {"tables": 5}}
     now = state({"generate": {"pii": "mask"}}, generate={"n": 28, "essays": summary, "pii": counts})
     said = plain(data.funnel(now, OLD))
-    assert "3 documents were cut into 14 chunks, 2 of them shorter than wanted." in said
+    assert "3 documents were cut into 14 chunks, 2 of them shorter than the target length." in said
     assert "Left out of the documents: 5 tables." in said
     assert "Personal data: 1 email, in 1 of 2 texts, masked (generate.pii: mask)." in said
     assert secret not in said
     clean = data.source(state({"generate": {"pii": "report"}}, generate={"pii": {"found": {}, "texts": 0, "of": 9}}))
-    assert "nothing, in 0 of 9 texts, left as they are" in clean
+    assert "nothing, in 0 of 9 texts, left unchanged" in clean
     assert data.source(state(generate={"n": 4, "pii": {}})) == ""
 
 
@@ -40,7 +40,7 @@ def test_losses_and_further_rows_have_their_reasons() -> None:
         ["generated", "10", "", ""],
         ["cleaned", "9", "1", ""],
         ["filtered", "6", "3", "2 type, 1 density"],
-        ["formatted", "11", "", "1 longer than format.max_length; further rows of format.tasks: 6 style"],
+        ["formatted", "11", "", "1 longer than format.max_length; additional rows from format.tasks: 6 style"],
         ["train", "8", "", ""],
         ["validation", "1", "", ""],
         ["test", "2", "", ""],
@@ -70,7 +70,7 @@ def test_tokens_by_field_with_the_warnings_of_data_and_schedule() -> None:
         ["total", "2,000", "100.0%"],
     ]
     # A broken epoch is counted as a whole one, and 16 of 20 rows hold 960 of the 1,200 learnt tokens.
-    assert "At most 3 epochs of 2 steps make 6 updates, in which 2,880 learnt tokens are seen." in plain(page)
+    assert "At most 3 epochs of 2 steps: 6 updates over 2,880 tokens with loss." in plain(page)
     warned = page[page.index('class="alerts"') :].split("</ul>")[0].split("<li")[1:]
     assert len(warned) == 4
     for words, line in zip(

@@ -67,9 +67,9 @@ def test_features_are_shown_in_their_own_units(found: dict[str, Any]) -> None:
 def test_names_with_their_shares_and_flags(found: dict[str, Any]) -> None:
     page = filtering.names(state(filter=found))
     assert "colour: 2 names, total variation" in plain(page)
-    assert "1 lose over twice the average share" in plain(page)
+    assert "1 lose more than twice the average share" in plain(page)
     told = rows(page)
-    assert told[1] == ["blue", "8", "4", "20.0%", "11.1%", "50.0%", "loses much"]
+    assert told[1] == ["blue", "8", "4", "20.0%", "11.1%", "50.0%", "high loss"]
     assert told[2] == ["red", "32", "32", "80.0%", "88.9%", "100.0%", ""]
     many = {f"n{n:03}": {"n": 1, "kept": 1} for n in range(filtering.SHOWN + 5)}
     page = filtering.names(state(filter={"density": {"names": {"path": {"total_variation": 0.0, "names": many}}}}))
@@ -102,7 +102,7 @@ def test_texts_at_the_cut_are_shown_and_long_ones_cut(found: dict[str, Any]) -> 
 
 def test_the_whole_section_and_none_without_the_stage(found: dict[str, Any]) -> None:
     page = filtering.impact(state(filter=found), state())
-    assert "all of filter.json but the names" in page
+    assert "all of filter.json except the names" in page
     assert "density.names" not in page
     assert "density.threshold" in page
     assert filtering.impact(state(), state()) == ""

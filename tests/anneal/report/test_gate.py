@@ -33,15 +33,15 @@ def test_it_is_open_where_nothing_is_asked() -> None:
 @pytest.mark.parametrize(("least", "closed"), [(4.0, False), (4.01, True), (1.0, False), (5.0, True)])
 def test_the_least_score_is_held_against_the_mean(least: float, closed: bool) -> None:
     found = gate.reasons(sound(compare__overall__tuned__bounds=[4.0, 4.0]), before(4.0), least, None)
-    assert found == ([f"tuned scores 4.00 [3.90, 4.10], under MIN_SCORE {least:g}"] if closed else [])
+    assert found == ([f"tuned scores 4.00 [3.90, 4.10], below MIN_SCORE {least:g}"] if closed else [])
 
 
 def test_what_was_not_judged_earns_nothing() -> None:
     (found,) = gate.reasons(sound(), before(4.0), 3.5, None)
-    assert found == "tuned scores 4.00 [3.90, 4.10], 3.00 with its failed judgements at worst, under MIN_SCORE 3.5"
+    assert found == "tuned scores 4.00 [3.90, 4.10], 3.00 with failed judgements at worst, below MIN_SCORE 3.5"
     uneven = {"differs": True, "sentence": "differential missingness: 9 of 20"}
     assert gate.reasons(sound(compare__missing=uneven), before(4.0), 1.0, None) == [
-        "the score does not count: differential missingness: 9 of 20"
+        "the score is not valid: differential missingness: 9 of 20"
     ]
 
 
@@ -58,9 +58,9 @@ def test_a_loss_is_held_against_the_revision(score: float, most: float, closed: 
 @pytest.mark.parametrize(
     ("old", "why"),
     [
-        (before(4.0, judge="j2"), "tuned here less tuned at main: another judge"),
+        (before(4.0, judge="j2"), "tuned here minus tuned at main: another judge"),
         (before(4.0, note="first run: this repository holds no commit"), "first run: this repository holds no commit"),
-        (Snapshot("main", "", {"compare": {}}), "tuned here less tuned at main: nothing to compare with"),
+        (Snapshot("main", "", {"compare": {}}), "tuned here minus tuned at main: nothing to compare with"),
     ],
 )
 def test_nothing_to_compare_with_closes_it(old: Snapshot, why: str) -> None:
@@ -70,9 +70,9 @@ def test_nothing_to_compare_with_closes_it(old: Snapshot, why: str) -> None:
 @pytest.mark.parametrize(
     ("edits", "why"),
     [
-        ({"card": None}, "the score does not count: no judge card for this judge"),
-        ({"judge/base__outcomes": {"ok": 5, "http": 5}}, "the score does not count: base: 50.0% of judgements"),
-        ({"compare": None}, "nothing is compared yet"),
+        ({"card": None}, "the score is not valid: no judge card for this judge"),
+        ({"judge/base__outcomes": {"ok": 5, "http": 5}}, "the score is not valid: base: 50.0% of judgements"),
+        ({"compare": None}, "no comparison yet"),
         ({"compare__overall__tuned__score": None}, "tuned has no score; MIN_SCORE is 1"),
     ],
 )
@@ -104,7 +104,7 @@ def test_a_limit_may_be_left_out() -> None:
 def test_it_is_about_what_is_shipped() -> None:
     now = sound(aligned=True, compare__overall__aligned__bounds=[4.5, 4.5], compare__overall__tuned__score=1.0)
     assert gate.reasons(now, before(4.0), 4.5, 0.1) == []
-    assert gate.reasons(now, before(4.0), 4.6, None) == ["aligned scores 4.50 [4.40, 4.60], under MIN_SCORE 4.6"]
+    assert gate.reasons(now, before(4.0), 4.6, None) == ["aligned scores 4.50 [4.40, 4.60], below MIN_SCORE 4.6"]
     assert gate.reasons(now, before(4.75), None, 0.2) == [
         "aligned lost 0.25 against main (no interval), more than MAX_REGRESSION 0.2"
     ]

@@ -63,8 +63,8 @@ def test_no_card_of_this_judge_and_no_score(found: dict[str, Any] | None) -> Non
     now = sound(card=found)
     said = headline.lines(now)
     assert said == [
-        "No difference shown between the strict pass rates of tuned and base: 75.0% [10.0, 90.0%] against 0.0% [10.0, 90.0%] "
-        f"(n = 4; 3 pass in tuned only and 0 in base only; McNemar p = 0.25); {NO_CARD}"
+        "No difference shown between the strict pass rates of tuned and base: 75.0% [10.0, 90.0%] against 0.0% "
+        f"[10.0, 90.0%] (n = 4; 3 pass in tuned only and 0 in base only; McNemar p = 0.25); {NO_CARD}"
     ]
     assert "2.50" not in said[0]
     assert len(headline.lines(sound())) == 2, "with its card the same run has a score and a win rate"

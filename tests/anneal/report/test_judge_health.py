@@ -60,12 +60,12 @@ def test_every_judge_that_was_tried_is_counted(repository: Path, monkeypatch: py
     commit({"ad": "j3", "note": "n1"})
     git("checkout", "-q", "main")
     now = sound(**{"judge/golden": {"judge_ids": {"ad": "j1"}}})
-    assert judge_health.tried(now) == 3, "j1 twice is one; the other branch counts"
+    assert judge_health.count_judges(now) == 3, "j1 twice is one; the other branch counts"
     now.metrics["judge/golden"] = {"judge_ids": {"ad": "not committed"}}
-    assert judge_health.tried(now) == 4
+    assert judge_health.count_judges(now) == 4
     assert "Judges tried: 4." in plain(judge_health.section(now, OLD))
     monkeypatch.setattr(revision, "COMMITS", 1)
-    assert judge_health.tried(now) == 2, "as far back as the history is read"
+    assert judge_health.count_judges(now) == 2, "as far back as the history is read"
 
 
 def test_a_folder_of_a_repository_has_its_own_history(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,12 +73,12 @@ def test_a_folder_of_a_repository_has_its_own_history(repository: Path, monkeypa
     monkeypatch.chdir(repository / "inner")
     commit({"ad": "j1"})
     commit({"ad": "j2"})
-    assert judge_health.tried(state(**{"judge/golden": {"judge_ids": {"ad": "j2"}}})) == 2
+    assert judge_health.count_judges(state(**{"judge/golden": {"judge_ids": {"ad": "j2"}}})) == 2
 
 
 def test_without_git_the_judge_of_the_working_tree_counts(toy: Path) -> None:
-    assert judge_health.tried(state(**{"judge/golden": {"judge_ids": {"ad": "j1"}}})) == 1
-    assert judge_health.tried(state()) == 0
+    assert judge_health.count_judges(state(**{"judge/golden": {"judge_ids": {"ad": "j1"}}})) == 1
+    assert judge_health.count_judges(state()) == 0
 
 
 def test_before_the_judge_there_is_no_section(toy: Path) -> None:
@@ -112,7 +112,7 @@ def test_what_holds_for_every_pair_of_rules_is_said_once() -> None:
 
 def test_a_pair_is_shown_and_a_withheld_one_is_not() -> None:
     now = state(**metrics())
-    assert rows(judge_health.wins(now))[1][3:] == [
+    assert rows(judge_health.win_rates(now))[1][3:] == [
         "87.5% [60.0, 95.0%]",
         "87.5% [60.0, 95.0%]",
         "80.0% [70.0, 90.0%]",
@@ -125,9 +125,9 @@ def test_a_pair_is_shown_and_a_withheld_one_is_not() -> None:
     ]
     out = pair(withheld="withheld: below 80%", sentence="withheld: below 80%", length_sentence="withheld: below 80%")
     now.metrics["compare"]["preferences"]["pairs"]["tuned:base"] = out
-    assert rows(judge_health.wins(now))[1][3:] == ["withheld", "–", "–", "reported"]
+    assert rows(judge_health.win_rates(now))[1][3:] == ["withheld", "–", "–", "reported"]
     assert rows(judge_health.matrix(now))[1] == ["tuned", "–", "withheld"]
-    assert plain(judge_health.wins(now)).count("tuned:base: withheld: below 80%") == 1, "the same sentence once"
+    assert plain(judge_health.win_rates(now)).count("tuned:base: withheld: below 80%") == 1, "the same sentence once"
 
 
 def test_the_card() -> None:
@@ -140,15 +140,15 @@ def test_the_card() -> None:
         "92.5% [80.0, 97.0%]",
         "0.0% [80.0, 97.0%]",
     ]
-    assert "92.5% [80.0, 97.0%] of 40 sound texts are not flagged." in found
-    assert "The golden text beats the worse one made for it in 92.5% [80.0, 97.0%] of 40 pairs" in found
-    assert "Points for each doubling of the length among 4 sound texts: 0.05 [-0.10, 0.20]." in found
-    assert "What it does not see, or was not asked:stuffed: 1 of 40 found" in found
+    assert "92.5% [80.0, 97.0%] of 40 clean texts are not flagged." in found
+    assert "The golden text beats its degraded version in 92.5% [80.0, 97.0%] of 40 pairs" in found
+    assert "Score change for each doubling of the length, in points, over 4 clean texts: 0.05 [-0.10, 0.20]." in found
+    assert "Not detected, or not tested:stuffed: 1 of 40 found" in found
     assert "another judge" not in found
 
 
 def test_a_card_of_another_judge_and_none() -> None:
-    assert "This card is of another judge." in plain(judge_health.card(sound(card=card(judge_ids={"ad": "j9"}))))
+    assert "This card belongs to another judge." in plain(judge_health.card(sound(card=card(judge_ids={"ad": "j9"}))))
     assert "no judge card for this judge: `make judge-card`" in plain(judge_health.card(sound(card=None)))
     empty = {"judge_ids": {}, "defects": {}, "reason": "no card: card.items is 0"}
     assert "no card: card.items is 0" in plain(judge_health.card(sound(card=empty)))

@@ -63,7 +63,10 @@ def test_the_tokens_are_those_of_the_training(folder: Path) -> None:
     assert sum(label != IGNORE for label in rows[0].labels) > 5
     said = plain(mask_preview.section(NOW, NOW))
     learnt = sum(label != IGNORE for label in rows[0].labels)
-    assert f"The first training sample, a/1, as train sees it: {learnt} of {len(rows[0].ids)} tokens carry loss" in said
+    assert (
+        f"The first training sample, a/1, as encoded for training: {learnt} of {len(rows[0].ids)} tokens carry loss"
+        in said
+    )
     assert "stops among them: 1;" in said
 
 

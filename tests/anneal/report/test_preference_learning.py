@@ -121,7 +121,7 @@ def test_the_reward_model_by_strategy_with_its_calibration() -> None:
     assert 'class="line ideal"' in page
     assert "weak: short" in page
     told = plain(page)
-    assert "Rank correlation of its scores and the length within a type: +0." in told
+    assert "Rank correlation of score and length within a type: +0." in told
     assert "clusters: an interval needs" in told
 
 
@@ -134,12 +134,12 @@ def test_a_warning_that_the_audit_has_told_is_not_told_again() -> None:
 def test_samples_that_teach_nothing_are_counted_and_refused() -> None:
     page = preference_learning.section(state(AUDIT, **{"rollout/tuned": ROLLOUT}), OLD)
     told = plain(page)
-    assert "2 samples of tuned for each of 3 held-out prompts. In 2 of these prompts (66.7%) all have one" in told
-    assert "teaches nothing: 1 the best throughout, 0 one text." in told
-    assert "not to be trained on: zero spread: 2 of 3 prompts" in told
+    assert "2 samples of tuned for each of 3 held-out prompts. In 2 of these prompts (66.7%) all samples" in told
+    assert "give no training signal: 1 the best reward throughout, 0 one text." in told
+    assert "unsuitable for training: zero spread: 2 of 3 prompts" in told
     assert rows(page)[1][:2] == ["banned", "1.00"]
-    assert rows(page)[2][0] == "all of them, weighted"
-    assert "Rank correlation of reward and length inside the prompts: +1.00 (1 items: an interval" in told
+    assert rows(page)[2][0] == "weighted sum"
+    assert "Rank correlation of reward and length within a prompt: +1.00 (1 items: an interval" in told
     assert "alerts" not in preference_learning.section(state(AUDIT, **{"rollout/tuned": drawn(0.5)}), OLD)
 
 
@@ -150,7 +150,7 @@ def test_the_reward_is_held_against_the_judge() -> None:
     signal = alignment_effect.signal(drawn_rows, judged_rows, 0)
     now = state(AUDIT, **{"rollout/tuned": ROLLOUT, "compare": {"alignment": {"signal": signal}}})
     told = plain(preference_learning.section(now, OLD))
-    assert "Rank correlation of reward and judge inside the prompts: +1.00 (2 " in told
+    assert "Rank correlation of reward and judge score within a prompt: +1.00 (2 " in told
     assert "; 5 of 6 judged samples have a score." in told
     assert "and judge" not in preference_learning.section(state(AUDIT, **{"rollout/tuned": ROLLOUT}), OLD)
 
@@ -159,8 +159,8 @@ def test_what_it_changed_comes_first(toy: Path) -> None:
     page = preference_learning.section(sound(aligned=True), OLD)
     heads = [plain(part.split("</h3>")[0]) for part in page.split("<h3>")[1:]]
     assert heads == [
-        "What it changed",
-        "Its price",
+        "Effect of alignment",
+        "Cost of alignment",
         "Pairs before training",
         "Reward model",
         "Samples before training",

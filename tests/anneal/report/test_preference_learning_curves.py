@@ -61,7 +61,7 @@ def test_grpo_draws_its_reward_and_each_function(toy: Path) -> None:
     assert drawn(page) == ["reward", "zero_spread", "kl", "loss", "banned"]
     assert rows(page)[0] == ["", "first", "last"]
     assert ["reward", "0.50", "0.75"] in rows(page)
-    assert "2 steps of 8 training prompts with 4 samples of each" in plain(page)
+    assert "2 steps with 8 prompts per step and 4 samples per prompt" in plain(page)
 
 
 def test_a_warning_stands_above_the_curves(toy: Path) -> None:

@@ -56,7 +56,7 @@ def test_defects_rewards_and_price() -> None:
     assert table[2][7] == "lower in aligned"
     assert (table[3][:3], table[3][3]) == (["unsupported claims", "rollouts", "–"], "0.0% [0.0, 28.8%]")
     assert table[3][4].startswith("100.0% [")
-    assert table[5][0] == "all of them, weighted"
+    assert table[5][0] == "weighted sum"
     assert (table[5][1][:6], table[5][-1]) == ("100.0%", "higher in aligned")
     assert "Mean reward of the rollouts, 24 of aligned and 24 of tuned, in per cent" in plain(page)
     assert table[-4:][1] == ["aligned", "0.25", "1.50", "–", "–", "–"]
@@ -79,13 +79,14 @@ def test_what_gets_worse_is_red_and_what_is_open_is_neither() -> None:
         ("higher", "higher", "mark good"),
         ("lower", "higher", "mark bad"),
     ):
-        assert f'class="{mark}"' in preference_learning.words({**gap, "state": state}, good)
-    for state, told in (("open", "no difference shown"), ("equivalent", "as high in both")):
-        assert preference_learning.words({**gap, "state": state}, "lower") == f"<span>{told}</span>"
+        assert f'class="{mark}"' in preference_learning.state_words({**gap, "state": state}, good)
+    for state, told in (("open", "no difference shown"), ("equivalent", "equivalent in both")):
+        assert preference_learning.state_words({**gap, "state": state}, "lower") == f"<span>{told}</span>"
     assert (
-        preference_learning.words({"state": "none", "reason": "one cluster: <b>"}, "lower") == "one cluster: &lt;b&gt;"
+        preference_learning.state_words({"state": "none", "reason": "one cluster: <b>"}, "lower")
+        == "one cluster: &lt;b&gt;"
     )
-    assert preference_learning.words(None, "lower") == "–"
+    assert preference_learning.state_words(None, "lower") == "–"
 
 
 def test_a_missing_part_leaves_the_others() -> None:

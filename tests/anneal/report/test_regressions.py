@@ -37,7 +37,7 @@ def test_the_difference_is_paired_by_text(pair: tuple[Snapshot, Snapshot]) -> No
     assert whole["mean"] == pytest.approx((7 * 0.5 - 2.0) / 12)
     assert whole["low"] < whole["mean"] < whole["high"]
     assert regressions.changes(*pair)["ad"]["p_holm"] == regressions.changes(*pair)["ad"]["p"]
-    assert regressions.sentence(*pair, regressions.changes(*pair)).startswith("tuned here less tuned at main: +0.12 [")
+    assert regressions.sentence(*pair, regressions.changes(*pair)).startswith("tuned here minus tuned at main: +0.12 [")
 
 
 def test_texts_that_improved_and_regressed_have_links(pair: tuple[Snapshot, Snapshot]) -> None:
@@ -73,7 +73,7 @@ def test_scores_of_another_judge_are_not_compared(toy: Path) -> None:
     found = regressions.changes(sound(), old)
     assert found["all"]["mean"] is None
     assert regressions.cell(found["all"]) == "another judge"
-    assert regressions.sentence(sound(), old, found) == "tuned here less tuned at main: another judge"
+    assert regressions.sentence(sound(), old, found) == "tuned here minus tuned at main: another judge"
     assert "score higher" not in plain(regressions.section(sound(), old))
 
 
@@ -84,17 +84,17 @@ def test_without_the_old_texts_the_means_remain(toy: Path) -> None:
     found = regressions.changes(sound(), old)
     assert found["all"]["mean"] == 0.25
     said = regressions.sentence(sound(), old, found)
-    assert said == "tuned here less tuned at main: +0.25; no interval: the texts of main are not in the cache of DVC"
+    assert said == "tuned here minus tuned at main: +0.25; no interval: the texts of main are not in the DVC cache"
     old.metrics["compare"]["judge_ids"] = {"ad": "j2"}
     assert regressions.changes(sound(), old) == {}
-    assert regressions.sentence(sound(), old, {}) == "tuned here less tuned at main: another judge"
+    assert regressions.sentence(sound(), old, {}) == "tuned here minus tuned at main: another judge"
     assert regressions.cell(None) == "–"
 
 
 def test_rows_of_an_older_form_are_left_alone(toy: Path) -> None:
     write(JUDGED, [judgement(name, 4.0) for name in IDS])
     old = revised([{"id": name, "score": 4.0} for name in IDS])
-    assert regressions.judged(sound(), old) is None
+    assert regressions.stored_judgements(sound(), old) is None
     assert regressions.dimensions(sound(), old) == {}
 
 
@@ -126,9 +126,9 @@ def test_passes_that_came_and_went(toy: Path) -> None:
 
     write(regressions.CHECKED, checks({"a", "b"}))
     old = Snapshot("main", "", metrics(), PARAMS, lock={regressions.CHECKED: keep(checks({"b", "c"}))})
-    assert regressions.flipped(sound(), old) == (["a"], ["c"], 4)
+    assert regressions.strict_changes(sound(), old) == (["a"], ["c"], 4)
     said = plain(regressions.section(sound(), old))
-    assert "1 of 4 texts pass strict that did not, 1 no longer pass it." in said
+    assert "1 of 4 texts newly pass strict, 1 no longer pass." in said
 
 
 def test_means_of_other_test_records_are_no_difference(toy: Path) -> None:
@@ -136,7 +136,7 @@ def test_means_of_other_test_records_are_no_difference(toy: Path) -> None:
     now = sound()
     now.lock["data/test.jsonl"] = "a" * 32
     assert regressions.changes(now, old) == {}
-    assert regressions.sentence(now, old, {}) == "tuned here less tuned at main: other test records"
+    assert regressions.sentence(now, old, {}) == "tuned here minus tuned at main: different test records"
 
 
 def test_each_side_is_read_by_what_it_ships(toy: Path) -> None:
@@ -148,12 +148,12 @@ def test_each_side_is_read_by_what_it_ships(toy: Path) -> None:
     old = revised([judgement(name, 4.0 + i / 100) for i, name in enumerate(IDS)])
     found = regressions.changes(now, old)
     assert found["all"]["mean"] == pytest.approx(0.445)
-    assert regressions.sentence(now, old, found).startswith("aligned here less tuned at main: +0.4")
+    assert regressions.sentence(now, old, found).startswith("aligned here minus tuned at main: +0.4")
     assert regressions.versus(now, old) == "aligned − tuned at BASE"
     assert regressions.versus(now, Snapshot("main", "first run")) == "aligned − aligned at BASE"
     assert regressions.versus(plain_run, old) == "tuned − tuned at BASE"
     old.metrics["compare"]["overall"]["aligned"] = {"score": 4.0}
-    assert regressions.sentence(now, old, {}).startswith("aligned here less aligned at main: ")
+    assert regressions.sentence(now, old, {}).startswith("aligned here minus aligned at main: ")
     assert regressions.changes(now, old)["all"]["mean"] == 0.5, "its aligned texts are not kept: the means remain"
 
 
@@ -162,5 +162,5 @@ def test_passes_are_counted_in_what_is_shipped(toy: Path) -> None:
     write(regressions.CHECKED, rows_here)
     lock = {regressions.CHECKED: keep([{"id": "a", "system": "tuned", "strict": False}])}
     old = Snapshot("main", "", metrics(), PARAMS, lock=lock)
-    assert regressions.flipped(sound(aligned=True), old) == (["a"], [], 1)
-    assert regressions.flipped(sound(), old) == ([], [], 1)
+    assert regressions.strict_changes(sound(aligned=True), old) == (["a"], [], 1)
+    assert regressions.strict_changes(sound(), old) == ([], [], 1)

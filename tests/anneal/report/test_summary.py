@@ -32,7 +32,7 @@ def test_verdict_then_banner_then_tables() -> None:
             "- **Attention**: 3 records",
             "| golden | 4 | 4.50 (4 scored) | 100.0% |",
             "| An ad | 4.50 | 4.00 | 1.50 | +2.50 [+2.20,",
-            "Params: the same.",
+            "Params: unchanged.",
             "Metrics:",
         )
     ]
