@@ -29,7 +29,7 @@ Alert = tuple[str, str]  # bad or note, and the line
 
 def missing_scores(now: Snapshot) -> list[Alert]:
     """Texts without a score: their number, the bounds of the mean, and whether failures differ between systems."""
-    alerts: list[Alert] = []
+    raised: list[Alert] = []
     for system in SYSTEMS:
         column = now.metric("compare", "overall", system) or {}
         missing = column.get("n", 0) - column.get("n_scored", 0)
@@ -38,13 +38,13 @@ def missing_scores(now: Snapshot) -> list[Alert]:
             causes = ", ".join(f"{n} {name}" for name, n in outcomes.items() if name != "ok")
             low, high = column.get("bounds") or (None, None)
             line = f"{system}: {missing} of {column['n']} texts have no score ({causes}); depending on their scores, "
-            alerts.append(("bad", f"{line}the mean lies between {figure(low)} and {figure(high)}"))
-    alerts += [("bad", line) for line in over_budget(now)]
+            raised.append(("bad", f"{line}the mean lies between {figure(low)} and {figure(high)}"))
+    raised += [("bad", line) for line in over_budget(now)]
     if uneven := now.metric("compare", "missing", "sentence"):
-        alerts.append(("bad", uneven))
+        raised.append(("bad", uneven))
     elif early := now.metric("compare", "missing", "first", "sentence"):
-        alerts.append(("bad", f"first responses of the judge, before retries: {early}"))
-    return alerts
+        raised.append(("bad", f"first responses of the judge, before retries: {early}"))
+    return raised
 
 
 def over_budget(now: Snapshot) -> list[str]:
@@ -64,16 +64,16 @@ def over_budget(now: Snapshot) -> list[str]:
 
 def unsound_run(now: Snapshot) -> list[Alert]:
     """Faults of the run: answers that do not stop, leakage, cut texts, lenient checks, stale results, connections."""
-    alerts: list[Alert] = []
+    raised: list[Alert] = []
     stops = now.metric("compare", "overall", now.shipped, "stop_rate")
     if stops is not None and stops < STOPS:
         line = f"{figure(1 - stops, True)} of {now.shipped} answers end without a stop token"
         line += f" (usually at most {1 - STOPS:.0%})"
-        alerts.append(("bad", f"{line}: check the loss masks under Tokens, and answer.decode.max_new_tokens"))
-    alerts += [("bad", f"preference learning: {line}") for line in now.metric("align", "warnings") or []]
-    alerts += [("bad", line) for line in leaks(now)]
+        raised.append(("bad", f"{line}: check the loss masks under Tokens, and answer.decode.max_new_tokens"))
+    raised += [("bad", f"preference learning: {line}") for line in now.metric("align", "warnings") or []]
+    raised += [("bad", line) for line in leaks(now)]
     if over := now.metric("format", "over_length", "rows"):
-        alerts.append(("bad", f"{over} records exceed format.max_length and are in no part of the split"))
+        raised.append(("bad", f"{over} records exceed format.max_length and are in no part of the split"))
     for name, control in (now.metric("compare", "controls") or {}).items():
         passed = control.get("mean") or 0
         if passed > SLIPS:
@@ -81,16 +81,16 @@ def unsound_run(now: Snapshot) -> list[Alert]:
             form_only = name == "other" and passed > 1 - SLIPS
             cause = "the checks test form, not whether a text fits its item" if form_only else "the checks are lenient"
             line = f"{figure(passed, True)} of the control {name!r} pass strict: {cause}"
-            alerts.append(("note" if form_only else "bad", line))
+            raised.append(("note" if form_only else "bad", line))
     missed = now.metric("accept", "none", "n")
     if missed and (now.params.get("accept") or {}).get("checks"):
         line = f"{missed} of {now.metric('accept', 'n')} answers pass accept.checks at no escalation step"
-        alerts.append(("bad", f"{line}: their first attempt is delivered"))
-    alerts += [("bad", line) for line in stale(now)]
+        raised.append(("bad", f"{line}: their first attempt is delivered"))
+    raised += [("bad", line) for line in stale(now)]
     connections, _ = artifacts.outbound(now.params)
     if connections:
-        alerts.append(("bad", f"{connections} outbound connections although privacy.local_only is true"))
-    return alerts
+        raised.append(("bad", f"{connections} outbound connections although privacy.local_only is true"))
+    return raised
 
 
 def stale(now: Snapshot) -> list[str]:
@@ -109,65 +109,65 @@ def judge(now: Snapshot) -> list[Alert]:
     if now.metric("compare", "difference", "mean") is None:
         return []
     why = headline.unusable(now)
-    alerts: list[Alert] = [("bad", f"no score is shown: {why}")] if why else []
+    raised: list[Alert] = [("bad", f"no score is shown: {why}")] if why else []
     if headline.has_card(now):
-        alerts += [("bad", f"self-judging: {line}") for line in now.metric("card", "family") or []]
+        raised += [("bad", f"self-judging: {line}") for line in now.metric("card", "family") or []]
         if missed := headline.undetected(now):
             line = f"judge card: {', '.join(missed)} are detected in fewer than half of the texts"
-            alerts.append(("bad", f"{line}; a good score does not rule them out"))
+            raised.append(("bad", f"{line}; a good score does not rule them out"))
     for name, part in (now.metric("compare", "judge_controls") or {}).items():
         share = part.get("at_golden")
         if share is None:
-            alerts.append(("bad", f"the judge's control {name!r} has no score: this property of the judge is untested"))
+            raised.append(("bad", f"the judge's control {name!r} has no score: this property of the judge is untested"))
             continue
         if name in MISSED_BY_CONTROL and share > SLIPS:
             line = f"{figure(share, True)} of the judge's control {name!r} score at least as high as their golden text"
-            alerts.append(("bad", f"{line}: {MISSED_BY_CONTROL[name]}"))
+            raised.append(("bad", f"{line}: {MISSED_BY_CONTROL[name]}"))
         if name == "again" and share < 1 - SLIPS:
             line = f"{figure(1 - share, True)} of golden texts score lower when judged again"
-            alerts.append(("note", f"{line}: the judge is not repeatable"))
+            raised.append(("note", f"{line}: the judge is not repeatable"))
     if why := human_votes.uncalibrated(now):
-        alerts.append(("bad", f"UNCALIBRATED: {why}"))
-    return alerts
+        raised.append(("bad", f"UNCALIBRATED: {why}"))
+    return raised
 
 
 def pairwise(now: Snapshot) -> list[Alert]:
     """Failed verdicts on pairs with the bounds of the win rate, and withheld win rates."""
-    alerts: list[Alert] = []
+    raised: list[Alert] = []
     if line := now.metric("compare", "preferences", "missing", "sentence"):
-        alerts.append(("bad", line))
+        raised.append(("bad", line))
     for pair, part in (now.metric("compare", "preferences", "pairs") or {}).items():
         failed = part.get("failed") or {}
         if failed.get("n"):
             low, high = failed.get("bounds") or (None, None)
             line = f"{pair}: {failed['n']} verdicts failed; depending on the {failed.get('pairs_lost')} lost pairs, "
-            alerts.append(("bad", f"{line}the win rate lies between {figure(low, True)} and {figure(high, True)}"))
+            raised.append(("bad", f"{line}the win rate lies between {figure(low, True)} and {figure(high, True)}"))
         if part.get("withheld"):
-            alerts.append(("note", f"{pair}: win rate {part['withheld']}"))
-    return alerts
+            raised.append(("note", f"{pair}: win rate {part['withheld']}"))
+    return raised
 
 
 def notes(now: Snapshot, old: Snapshot) -> list[Alert]:
     """Conditions that are no fault but change how a number reads."""
-    alerts: list[Alert] = []
+    raised: list[Alert] = []
     stops = now.metric("compare", "overall", "base", "stop_rate")
     if stops is not None and stops < STOPS:
         line = f"{figure(1 - stops, True)} of base answers are truncated at answer.decode.max_new_tokens"
-        alerts.append(("note", f"{line}: base is judged on unfinished texts"))
+        raised.append(("note", f"{line}: base is judged on unfinished texts"))
     if (now.metric("compare", "overall", "golden", "score") or 0) >= CEILING:
         line = "golden scores at the top of the scale: the judge cannot separate good texts from better ones"
-        alerts.append(("note", line))
+        raised.append(("note", line))
     if now.metric("compare", "score_kind") == "rule score":
-        alerts.append(("note", RULES_ONLY))
+        raised.append(("note", RULES_ONLY))
     blind_to = now.metric("card", "blind_to")
     if blind_to and headline.has_card(now):
-        alerts.append(("note", f"defects that the judge does not detect: {'; '.join(blind_to)}"))
+        raised.append(("note", f"defects that the judge does not detect: {'; '.join(blind_to)}"))
     if revision.rejudged(old, now):
-        alerts.append(("note", f"{old.name} was judged by another judge or rubric: its scores are not compared"))
+        raised.append(("note", f"{old.name} was judged by another judge or rubric: its scores are not compared"))
     recipe = old.params.get("recipe") if old.params else None
     if old.params and recipe != now.params.get("recipe"):
-        alerts.append(("note", f"{old.name} has the recipe {recipe}: its metrics describe other texts"))
-    return alerts
+        raised.append(("note", f"{old.name} has the recipe {recipe}: its metrics describe other texts"))
+    return raised
 
 
 def alerts(now: Snapshot, old: Snapshot) -> list[Alert]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ BUDGET = 720_000
 LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "scikit-learn", "openai", "dvc")
 
 
-def _shown(check: dict[str, Any], judgement: dict[str, Any], level: int) -> dict[str, Any]:
+def _browser_text(check: Mapping[str, Any], judgement: Mapping[str, Any], level: int) -> dict[str, Any]:
     """One text for the browser. Level 1 leaves out the reasons, level 2 the quotes too."""
     dims = {
         name: [
@@ -54,18 +55,18 @@ def browser(budget: int = BUDGET) -> tuple[list[dict[str, Any]], int]:
     records = rows("data/test.jsonl")
     checks = {(row["system"], row["id"]): row for row in rows("data/checks.jsonl")}
     judgements = {(s, row["id"]): row for s in SYSTEMS for row in rows(f"data/judgements/{s}.jsonl")}
-    shown: list[dict[str, Any]] = []
+    page_rows: list[dict[str, Any]] = []
     for level in range(3):
-        shown = []
+        page_rows = []
         for record in records:
             systems = {s: (s, record["id"]) for s in SYSTEMS if (s, record["id"]) in checks}
-            texts = {s: _shown(checks[key], judgements.get(key, {}), level) for s, key in systems.items()}
+            texts = {s: _browser_text(checks[key], judgements.get(key, {}), level) for s, key in systems.items()}
             prompt = "\n\n".join(message["content"] for message in record["prompt"])
-            shown.append({"id": record["id"], "type": record["type"], "prompt": prompt, "systems": texts})
-        size = len(json.dumps(shown, ensure_ascii=False).encode())
+            page_rows.append({"id": record["id"], "type": record["type"], "prompt": prompt, "systems": texts})
+        size = len(json.dumps(page_rows, ensure_ascii=False).encode())
         if size <= budget:
-            return shown, len(records)
-    return shown[: int(len(shown) * budget / size)], len(records)
+            return page_rows, len(records)
+    return page_rows[: int(len(page_rows) * budget / size)], len(records)
 
 
 def columns(path: str) -> dict[str, list[tuple[float, float]]]:

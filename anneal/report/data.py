@@ -77,12 +77,12 @@ def funnel(now: Snapshot, _old: Snapshot) -> Markup:
     rows: list[list[Any]] = []
     before = None
     for name, count in known:
-        # Further tasks make more rows of the same records.
+        # format.tasks adds rows of the same records, so a count can rise.
         lost = "" if before is None or name in PARTS or count > before else figure(before - count)
         rows.append([name, figure(count), lost, why.get(name, "")])
         before = before if name in PARTS else count
-    bars = [(n, [("kept", c, None, None)]) for n, c in known]
-    chart = charts.bars("Records after each stage", bars, 0, max([1, *(c for _, c in known)]))
+    bars = [(name, [("kept", count, None, None)]) for name, count in known]
+    chart = charts.bars("Records after each stage", bars, 0, max([1, *(count for _, count in known)]))
     return html.join(source(now), table(["after", "records", "lost", "why"], rows), fold("as bars", chart))
 
 

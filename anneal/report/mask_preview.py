@@ -87,11 +87,11 @@ def section(now: Snapshot, _old: Snapshot) -> Markup:
     except UserError as err:
         return el("p", f"No preview: {err}")
     start, end = window(row)
-    shown = pieces(tokenizer, row.ids[start:end], row.labels[start:end])
+    parts = pieces(tokenizer, row.ids[start:end], row.labels[start:end])
     # A line break is a token too: shown as a sign, and still a break.
     spans = [
         el("span", text.replace("\n", "↵\n"), class_=f"{'learnt' if learnt else 'read'}{' special' if control else ''}")
-        for text, learnt, control in shown
+        for text, learnt, control in parts
     ]
     learnt = sum(label != IGNORE for label in row.labels)
     words = (

@@ -34,6 +34,7 @@ many random positions from either side of a pair."""
 
 
 def section(now: Snapshot, _old: Snapshot) -> Markup:
+    """All parts, the effect first."""
     return html.join(effects(now), pairs(now), reward(now), samples(now), learning(now))
 
 
@@ -61,9 +62,9 @@ def _strategy(name: str, part: Metrics, limit: float | None) -> list[Any]:
     strength = None if length_auc is None else max(length_auc, 1 - length_auc)
     by_length = _auc(html.text(figure(length_auc)), strength, limit)
     by_grams = _auc(span(grams.get("auc"), grams.get("low"), grams.get("high")), grams.get("auc"), limit)
-    ways = f"{figure(length.get('longer'))} / {figure(length.get('shorter'))}"
+    counts = f"{figure(length.get('longer'))} / {figure(length.get('shorter'))}"
     gap = span(length.get("mean"), length.get("low"), length.get("high"))
-    cells = [ways, gap, by_length, by_grams, span(equal.get("auc"), equal.get("low"), equal.get("high"))]
+    cells = [counts, gap, by_length, by_grams, span(equal.get("auc"), equal.get("low"), equal.get("high"))]
     return [name, figure(part.get("n")), figure(part.get("share"), True), *cells]
 
 
@@ -78,19 +79,21 @@ def pairs(now: Snapshot) -> Markup:
     if len(strategies) != 1 and metrics.get("all"):
         parts[ALL] = metrics["all"]
     head = ["strategy", "n", "share", "chosen longer / shorter", "characters", "AUC of length", "AUC of n-grams"]
-    grams = [
+    ngram_rows = [
         [name, json.dumps(top["ngram"], ensure_ascii=False), *(figure(top.get(key)) for key in SIDES)]
         for name, part in strategies.items()
         for top in (part.get("ngrams") or {}).get("top") or []
     ]
     words = f"{LEGEND} Red marks values above audit.max_shortcut_auc, {figure(limit)}." if limit is not None else LEGEND
-    shown = table(["strategy", "n-gram", "chosen texts with it", "rejected texts with it"], grams, class_="words")
+    ngram_table = table(
+        ["strategy", "n-gram", "chosen texts with it", "rejected texts with it"], ngram_rows, class_="words"
+    )
     return html.join(
         el("h3", "Pairs before training"),
         warning_list([flag["line"] for flag in metrics.get("flags") or []]),
         table([*head, "at equal length"], [_strategy(name, part, limit) for name, part in parts.items()]),
         el("p", words, class_="soft"),
-        fold("n-grams that identify a side", shown) if grams else NONE,
+        fold("n-grams that identify a side", ngram_table) if ngram_rows else NONE,
     )
 
 
@@ -99,7 +102,8 @@ def reward(now: Snapshot) -> Markup:
     metrics: Metrics = now.metric("reward") or {}
     if not metrics.get("n"):
         return NONE
-    accuracy, margin = metrics.get("accuracy") or {}, metrics.get("margin") or {}
+    accuracy = metrics.get("accuracy") or {}
+    margin = metrics.get("margin") or {}
     rows = [
         [
             ALL if kind == "all" else kind,

@@ -96,13 +96,13 @@ def first_changes(now: Snapshot, old: Snapshot) -> list[str]:
 
 def summary(now: Snapshot, old: Snapshot) -> str:
     """Markdown of at most LINES lines."""
-    shown = alerts.alerts(now, old)
+    raised = alerts.alerts(now, old)
     # An aligned model adds two headlines and a row; five alerts make room for them.
     most = ALERTS - (5 if "aligned" in now.systems else 0)
     lines = [line for sentence in headline.lines(now) for line in (f"**{cell(sentence)}**", "")]
     lines.append(cell(old.note or f"Compared with {old.name}."))
-    warnings = [f"- {'**Attention**: ' if kind == 'bad' else ''}{cell(line)}" for kind, line in shown[:most]]
-    lines += ["", *warnings, *more(len(shown) - most, "lines")]
+    warnings = [f"- {'**Attention**: ' if kind == 'bad' else ''}{cell(line)}" for kind, line in raised[:most]]
+    lines += ["", *warnings, *more(len(raised) - most, "lines")]
     lines += [*systems(now), *kinds(now, old), *first_changes(now, old)]
     # One empty line at most between two parts.
     tidy = [line for i, line in enumerate(lines) if line or (i and lines[i - 1])]

@@ -145,7 +145,7 @@ def test_a_run_without_git_is_a_page_in_order(project: Path, monkeypatch: pytest
         assert words in said.text, words
 
 
-def test_what_a_recipe_has_no_figures_of_is_left_out(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sections_without_metrics_are_left_out(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = metrics()
     for name in ("decoding", "layouts", "verses", "styles", "accepted"):
         del found["evaluate"][name]
@@ -217,7 +217,7 @@ def test_nothing_has_run_yet(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert "data/test.jsonl and data/checks.jsonl are missing" in Page(page).text
 
 
-def test_every_lack_of_a_base_is_one_clear_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_base_is_one_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     subprocess.run(["git", "init", "-q", "-b", "main"], cwd=project, check=True)
     assert revision.at("main").note == "first run: this repository holds no commit to compare with"
     commit(project)
@@ -334,7 +334,7 @@ def test_an_aligned_model_is_beside_the_others_everywhere(aligned: Path, monkeyp
     assert run(monkeypatch, "main") == (code, page, summary), "same inputs, same bytes"
 
 
-def test_without_an_aligned_model_no_word_of_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_aligned_model_the_page_omits_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, page, summary = run(monkeypatch)
     assert "aligned" not in Page(page).text + summary
 
@@ -381,7 +381,7 @@ def test_same_inputs_same_bytes(project: Path, monkeypatch: pytest.MonkeyPatch) 
     assert run(monkeypatch, "main") == first
 
 
-def test_times_are_told_in_the_terminal(
+def test_times_are_printed_in_the_terminal(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows(
@@ -459,7 +459,7 @@ def test_a_page_stays_below_a_megabyte(project: Path, monkeypatch: pytest.Monkey
     assert 50 < int(shown[1]) < 900
 
 
-def test_the_reasons_go_before_the_records(project: Path) -> None:
+def test_reasons_are_dropped_before_records(project: Path) -> None:
     texts(10, "word " * 50)
     whole, n = artifacts.browser()
     assert whole[0]["systems"]["tuned"]["dims"]["facts"] == [3, "word " * 50, "word " * 50]
@@ -529,7 +529,7 @@ def test_any_part_may_be_missing_or_of_an_older_form(aligned: Path, name: str) -
         assert report.summary.summary(revision.here(), old), key
 
 
-def test_the_very_words_that_a_judge_objects_to_are_in_the_page(project: Path) -> None:
+def test_quotes_of_violations_are_in_the_page(project: Path) -> None:
     found = [{"rule": "banned", "quote": q} for q in ("enjoy", "enjoy", "not in the text", "", "Buy")]
     ids = [f"a{i}/ad/0" for i in range(2)]
     rows("data/judgements/tuned.jsonl", [judgement(i, 3.0) | {"violations": found} for i in ids])

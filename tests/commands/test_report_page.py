@@ -296,7 +296,7 @@ def test_two_languages_there_and_back(file: str, watch: Callable[..., Watched]) 
     assert watch(locale="zh-CN").open(file).get_attribute("html", "lang") == "zh-CN"
 
 
-def test_a_browser_that_keeps_nothing_still_switches(file: str, watch: Callable[..., Watched]) -> None:
+def test_a_browser_without_storage_still_switches(file: str, watch: Callable[..., Watched]) -> None:
     found = watch()
     found.context.add_init_script(
         "for (const name of ['getItem', 'setItem']) Storage.prototype[name] = () => { throw new Error('denied') }"
@@ -356,7 +356,7 @@ def test_every_heading_and_button_of_a_whole_run_has_its_chinese(recorded: str, 
     assert missing == []
 
 
-def test_so_has_what_only_some_runs_show(
+def test_sections_of_some_recipes_have_their_chinese(
     toy: Path, monkeypatch: pytest.MonkeyPatch, watch: Callable[..., Watched]
 ) -> None:
     """Layouts, verse, style, ways to decode, the contract, personal data: no one recipe has them all."""
@@ -369,7 +369,7 @@ def test_so_has_what_only_some_runs_show(
     assert missing == []
 
 
-def test_so_has_preference_learning(aligned: str, watch: Callable[..., Watched]) -> None:
+def test_preference_learning_has_its_chinese(aligned: str, watch: Callable[..., Watched]) -> None:
     page = watch(locale="zh-CN").open(aligned)
     there, missing = untranslated(page)
     assert there > 200
@@ -631,7 +631,7 @@ def test_preference_learning_fits_too(aligned: str, watch: Callable[..., Watched
     assert len(set(page.evaluate(seen))) == 2, "told apart in both schemes"
 
 
-def test_learnt_and_read_tokens_differ_without_colour(file: str, watch: Callable[..., Watched]) -> None:
+def test_tokens_with_and_without_loss_differ_without_colour(file: str, watch: Callable[..., Watched]) -> None:
     page = watch().open(file)
     made = """() => {
       const pre = document.createElement("pre");

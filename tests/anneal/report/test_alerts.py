@@ -1,4 +1,4 @@
-"""Every line of the banner, each from the one number that it is about."""
+"""Every alert, each from the one metric that causes it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.finished import PARAMS, card, metrics, pair, sound
 
 @pytest.fixture(autouse=True)
 def _nothing_has_run(toy: Path) -> None:
-    """Away from the lock of the checkout: what was edited since its run is no matter of these tests."""
+    """A folder without dvc.lock, so that edits of the checkout raise no alert here."""
 
 
 def test_a_sound_run_raises_no_alert() -> None:
@@ -114,12 +114,12 @@ def test_bad_lines_come_before_notes() -> None:
     assert [kind for kind, _ in alerts.alerts(now, now)] == ["bad", "note"]
 
 
-def test_nothing_is_said_of_a_judge_that_has_not_judged() -> None:
+def test_no_alert_about_a_judge_without_scores() -> None:
     empty = Snapshot("here")
     assert alerts.alerts(empty, empty) == []
 
 
-def test_numbers_of_other_params_are_told(toy: Path) -> None:
+def test_params_edited_since_the_run_raise_an_alert(toy: Path) -> None:
     (toy / "dvc.lock").write_text(
         "schema: '2.0'\nstages:\n  train:\n    cmd: python -m stages.train\n    params:\n      params.yaml:\n"
         "        train:\n          epochs: 7\n"
@@ -131,13 +131,13 @@ def test_numbers_of_other_params_are_told(toy: Path) -> None:
     assert line not in alerts.alerts(now, Snapshot("main"))
 
 
-def test_the_stop_rate_is_that_of_what_is_shipped() -> None:
+def test_the_stop_rate_is_that_of_the_shipped_model() -> None:
     assert alerts.alerts(sound(aligned=True), sound()) == []
     assert alerts.alerts(sound(aligned=True, compare__overall__tuned__stop_rate=0.5), sound()) == []
     ((kind, line),) = alerts.alerts(sound(aligned=True, compare__overall__aligned__stop_rate=0.5), sound())
     assert (kind, line[:53]) == ("bad", "50.0% of aligned answers end without a stop token (us")
 
 
-def test_chosen_texts_that_fell_are_told_at_the_top() -> None:
+def test_warnings_of_alignment_are_alerts() -> None:
     now = sound(aligned=True, align__warnings=["chosen texts have become less likely"])
     assert alerts.alerts(now, now) == [("bad", "preference learning: chosen texts have become less likely")]

@@ -1,4 +1,4 @@
-"""What the page says of answers, from figures that the stages' own functions make."""
+"""The sections about answers, from metrics that the functions of the stages compute."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def climb() -> dict[str, Any]:
     return {**found, "rungs": dict(sorted(found["rungs"].items()))}
 
 
-def test_the_contract_rung_by_rung() -> None:
+def test_delivery_policy_by_escalation_step() -> None:
     accepted = {"length": {"mean": 0.75, "low": 0.2, "high": 0.9}}
     first = {"tuned": {"length": {"mean": 0.5, "low": 0.1, "high": 0.8}, "by_type": {}}}
     page = answers.contract(state(ACCEPT, accept=climb(), evaluate={"accepted": accepted, "rules": first}), OLD)
@@ -56,20 +56,20 @@ def test_the_contract_rung_by_rung() -> None:
     ]
 
 
-def test_two_densities_are_told_apart() -> None:
+def test_the_two_densities_have_a_note() -> None:
     share = {"mean": 0.5, "low": 0.1, "high": 0.8}
     for name, told in (("in_distribution", True), ("length", False)):
         page = answers.contract(state(ACCEPT, accept=climb(), evaluate={"accepted": {name: share}}), OLD)
         assert ("by held-out golden texts" in page) is told
 
 
-def test_rungs_stand_in_the_order_in_which_they_are_climbed() -> None:
+def test_escalation_steps_are_in_the_order_of_their_run() -> None:
     names = ["nearest", "constrained", "temperature 0.6", "temperature 0.3", "first"]
     found: dict[str, Any] = {"rungs": {name: {} for name in sorted(names)}}
     assert answers.ordered_steps(state(ACCEPT), found) == names[::-1]
 
 
-def test_without_checks_there_is_no_contract() -> None:
+def test_no_delivery_policy_without_checks() -> None:
     assert answers.contract(state({"accept": {"checks": []}}, accept=climb()), OLD) == ""
     assert answers.contract(state(ACCEPT), OLD) == ""
 
@@ -156,7 +156,7 @@ def test_styles_name_writer_and_reference() -> None:
     assert told[3:] == [["", "n", "median", "p95", "longest"], ["tuned", "5", "4.00", "8.50", "11"]]
 
 
-def test_first_attempts_are_those_of_what_is_shipped() -> None:
+def test_first_attempts_are_those_of_the_shipped_model() -> None:
     rules = {name: {"length": {"mean": mean}} for name, mean in (("tuned", 0.25), ("aligned", 0.75))}
     found = {"accepted": {"length": {"mean": 1.0}}, "rules": rules, "decoding": {"aligned": {"greedy": {"runs": 3}}}}
     for overall, first in (({"tuned": {}}, "25.0%"), ({"tuned": {}, "aligned": {}}, "75.0%")):

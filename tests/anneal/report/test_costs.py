@@ -28,13 +28,13 @@ def test_failures_of_a_judge_are_in_its_outcomes() -> None:
     assert rows(costs.section(state(**found), OLD))[1] == ["judge@base", "1", "1", "100.0%", "7", "–"]
 
 
-def test_nothing_was_asked_and_there_is_no_ledger() -> None:
+def test_no_section_without_requests() -> None:
     assert costs.section(state(filter={"kept": 3}, generate={"n": 3, "tokens": {}}), OLD) == ""
     free = costs.section(state(generate={"tokens": {"in": 0, "out": 0}}), OLD)
     assert rows(free)[-1] == ["all stages", "0", "0", "–", "", "–"]
 
 
-def test_money_is_told_where_the_environment_has_prices(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_money_needs_prices_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     now = state(**metrics())
     for name in ("TEACHER_PRICE_IN", "TEACHER_PRICE_OUT", "JUDGE_PRICE_IN", "JUDGE_PRICE_OUT"):
         monkeypatch.delenv(name, raising=False)
@@ -47,7 +47,7 @@ def test_money_is_told_where_the_environment_has_prices(monkeypatch: pytest.Monk
     assert costs.money(now) == ""
 
 
-def test_a_model_that_was_not_made_has_no_row() -> None:
+def test_an_absent_model_has_no_row() -> None:
     bill = {"tokens": {"in": 5, "out": 5}}
     asked = {"judge/tuned": {"n": 4, **bill}, "judge/samples": {"n": 2, **bill}, "judge/aligned": {"n": 0, **bill}}
     page = costs.section(state(**asked), OLD)

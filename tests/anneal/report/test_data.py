@@ -1,4 +1,4 @@
-"""What the page says of the data: sources, losses, tokens and warnings."""
+"""The sections about data: sources, lost records, tokens and warnings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.markup import plain, rows, state
 OLD = state()
 
 
-def test_a_source_in_counts_and_never_in_words() -> None:
+def test_the_source_is_shown_as_counts_only() -> None:
     secret = "somebody@corp.cn"
     _, counts = pii.apply([f"write to {secret}", "nothing here"], "mask")
     summary = {**essays.summary([], [], 100), "documents": 3, "chunks": 14, "short": 2, "dropped": {"tables": 5}}
@@ -27,7 +27,7 @@ def test_a_source_in_counts_and_never_in_words() -> None:
     assert data.source(state(generate={"n": 4, "pii": {}})) == ""
 
 
-def test_losses_and_further_rows_have_their_reasons() -> None:
+def test_lost_and_additional_rows_have_their_causes() -> None:
     now = state(
         generate={"n": 10},
         clean={"n": 9},
@@ -89,7 +89,7 @@ def test_a_sound_budget_says_so_and_packing_gives_no_plan() -> None:
     assert "field" not in {row[0] for row in rows(data.tokens(state(format=found), OLD))}
 
 
-def test_what_the_training_counted_goes_before_an_estimate() -> None:
+def test_counts_of_the_training_replace_the_estimate() -> None:
     train = {"tokens": {"learnt": 100}, "parameters": {"trainable": 10_000}}
     plan = data.schedule(state({"train": TRAIN}, format=formatted(), split={"records": {"train": 16}}, train=train))
     assert plan is not None

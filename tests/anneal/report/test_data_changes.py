@@ -15,7 +15,7 @@ def row(name: str, text: str = "x") -> dict[str, str]:
     return {"id": name, "text": text}
 
 
-def test_rows_that_came_went_and_were_edited(toy: Path) -> None:
+def test_added_removed_and_edited_rows(toy: Path) -> None:
     write("data/train.jsonl", [row("a"), row("b", "new"), row("d")])
     write("data/test.jsonl", [row("t")])
     old = keep([row("a"), row("b"), row("c")])

@@ -1,4 +1,4 @@
-"""What the page says of the filter, from figures that lib/impact makes."""
+"""The section about the filter, from metrics that checks/impact computes."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_the_curve_is_in_the_order_of_its_percentiles(found: dict[str, Any]) -> 
     assert told[4][-1] == "chosen"
 
 
-def test_texts_at_the_cut_are_shown_and_long_ones_cut(found: dict[str, Any]) -> None:
+def test_texts_near_the_threshold_are_shown_and_shortened(found: dict[str, Any]) -> None:
     found["density"]["lowest_kept"][0]["text"] = "<b>" + "x" * 1000
     page = filtering.edge(state(filter=found))
     told = rows(page)

@@ -1,4 +1,4 @@
-"""The gate: what closes it, in which words, and with which numbers it may be asked."""
+"""The gate: its reasons, their lines, and its limits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.finished import PARAMS, metrics, sound
 
 @pytest.fixture(autouse=True)
 def _nothing_has_run(toy: Path) -> None:
-    """Away from the lock of the checkout: what was edited since its run is no matter of these tests."""
+    """A folder without dvc.lock, so that edits of the checkout raise no alert here."""
 
 
 def before(score: float, note: str = "", judge: str = "j1") -> Snapshot:
@@ -26,17 +26,17 @@ def before(score: float, note: str = "", judge: str = "j1") -> Snapshot:
     return Snapshot("main", note, found, PARAMS)
 
 
-def test_it_is_open_where_nothing_is_asked() -> None:
+def test_the_gate_is_open_without_limits() -> None:
     assert gate.reasons(sound(card=None), before(5.0), None, None) == []
 
 
 @pytest.mark.parametrize(("least", "closed"), [(4.0, False), (4.01, True), (1.0, False), (5.0, True)])
-def test_the_least_score_is_held_against_the_mean(least: float, closed: bool) -> None:
+def test_min_score_applies_to_the_mean(least: float, closed: bool) -> None:
     found = gate.reasons(sound(compare__overall__tuned__bounds=[4.0, 4.0]), before(4.0), least, None)
     assert found == ([f"tuned scores 4.00 [3.90, 4.10], below MIN_SCORE {least:g}"] if closed else [])
 
 
-def test_what_was_not_judged_earns_nothing() -> None:
+def test_failed_judgements_count_at_worst() -> None:
     (found,) = gate.reasons(sound(), before(4.0), 3.5, None)
     assert found == "tuned scores 4.00 [3.90, 4.10], 3.00 with failed judgements at worst, below MIN_SCORE 3.5"
     uneven = {"differs": True, "sentence": "differential missingness: 9 of 20"}
@@ -48,7 +48,7 @@ def test_what_was_not_judged_earns_nothing() -> None:
 @pytest.mark.parametrize(
     ("score", "most", "closed"), [(4.05, 0.1, False), (4.5, 0.1, True), (4.5, 0.6, False), (3, 0, False)]
 )
-def test_a_loss_is_held_against_the_revision(score: float, most: float, closed: bool) -> None:
+def test_max_regression_applies_to_the_loss_against_the_revision(score: float, most: float, closed: bool) -> None:
     found = gate.reasons(sound(), before(score), None, most)
     assert found == (
         [f"tuned lost 0.50 against main (no interval), more than MAX_REGRESSION {most:g}"] if closed else []
@@ -63,7 +63,7 @@ def test_a_loss_is_held_against_the_revision(score: float, most: float, closed: 
         (Snapshot("main", "", {"compare": {}}), "tuned here minus tuned at main: nothing to compare with"),
     ],
 )
-def test_nothing_to_compare_with_closes_it(old: Snapshot, why: str) -> None:
+def test_the_gate_is_closed_without_a_comparison(old: Snapshot, why: str) -> None:
     assert gate.reasons(sound(), old, None, 4.0) == [f"MAX_REGRESSION has nothing to compare with: {why}"]
 
 
@@ -76,7 +76,7 @@ def test_nothing_to_compare_with_closes_it(old: Snapshot, why: str) -> None:
         ({"compare__overall__tuned__score": None}, "tuned has no score; MIN_SCORE is 1"),
     ],
 )
-def test_a_score_that_does_not_count_closes_it(edits: dict[str, Any], why: str) -> None:
+def test_an_invalid_score_closes_the_gate(edits: dict[str, Any], why: str) -> None:
     now = sound()
     for place, value in edits.items():
         name, *way = place.split("__")
@@ -101,7 +101,7 @@ def test_a_limit_may_be_left_out() -> None:
     assert gate.limit("MIN_SCORE", "4.2", 1, 5) == 4.2
 
 
-def test_it_is_about_what_is_shipped() -> None:
+def test_the_gate_reads_the_shipped_model() -> None:
     now = sound(aligned=True, compare__overall__aligned__bounds=[4.5, 4.5], compare__overall__tuned__score=1.0)
     assert gate.reasons(now, before(4.0), 4.5, 0.1) == []
     assert gate.reasons(now, before(4.0), 4.6, None) == ["aligned scores 4.50 [4.40, 4.60], below MIN_SCORE 4.6"]

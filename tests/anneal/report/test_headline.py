@@ -1,4 +1,4 @@
-"""The sentence that a team decides on: what it says, and what it may not say."""
+"""The headline: the claims that metrics support, and those that it withholds."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ NO_CARD = "no judge card for this judge: `make judge-card`"
         ({**gap(0, None, None), "mean": None}, "No comparison yet"),
     ],
 )
-def test_verdict_says_what_the_interval_allows(found: dict[str, Any], words: str) -> None:
+def test_the_score_line_follows_the_interval(found: dict[str, Any], words: str) -> None:
     assert headline.score_line(sound(compare__difference=found)).startswith(words)
 
 
-def test_an_open_verdict_says_what_would_have_been_seen() -> None:
+def test_an_open_result_names_the_detectable_difference() -> None:
     said = headline.score_line(sound(compare__difference=gap(0.1, -0.2, 0.4) | {"state": "open", "detectable": 0.45}))
     assert said.endswith("; minimum detectable difference 0.45 at 80% power")
 
 
-def test_a_small_and_sure_difference_is_said_to_be_small() -> None:
+def test_a_significant_but_equivalent_difference_names_both() -> None:
     said = headline.score_line(sound(compare__difference=gap(0.05, 0.01, 0.09) | {"p_equivalent": 0.01, "margin": 0.1}))
     assert said.startswith("tuned is better than base by 0.05 [0.01, 0.09]")
     assert said.endswith("yet equivalent within ±0.1")
@@ -77,7 +77,7 @@ def test_a_card_covers_every_rubric_that_gave_a_score() -> None:
     assert NO_CARD not in headline.score_line(now)
 
 
-def test_the_judge_may_stand_in_the_newer_place() -> None:
+def test_judge_ids_of_the_newer_key_are_read() -> None:
     now = sound(compare__judge={"judge_ids": {"ad": "j7"}})
     assert NO_CARD in headline.score_line(now)
 
@@ -102,7 +102,7 @@ def test_the_judge_may_stand_in_the_newer_place() -> None:
         ({}, "No score is shown; "),
     ],
 )
-def test_without_a_card_the_pass_rates_speak(test: dict[str, Any], words: str) -> None:
+def test_without_a_card_the_line_shows_pass_rates(test: dict[str, Any], words: str) -> None:
     assert headline.score_line(sound(card=None, compare__passes={"strict": test})).startswith(words)
 
 
@@ -124,14 +124,14 @@ stages:
     return seed_noise.inputs_hash(text)
 
 
-def test_the_noise_of_two_trainings_is_none_of_an_untrained_base(toy: Path) -> None:
+def test_seed_noise_does_not_apply_to_the_base(toy: Path) -> None:
     seeds = {"of": lock(toy), "score": {"band": 0.6}}
     assert len(seeds["of"]) == 16
     said = headline.score_line(sound(seeds=seeds, compare__difference=gap(0.5, 0.3, 0.7)))
     assert said.startswith("tuned is better than base by 0.50 [0.30, 0.70]")
 
 
-def test_failed_judgements_that_could_turn_the_sign_leave_it_undecided() -> None:
+def test_failed_judgements_that_could_change_the_sign_leave_it_undecided() -> None:
     open_ends = gap(0.5, 0.3, 0.7) | {"bounds": [-0.2, 0.9]}
     assert headline.score_line(sound(compare__difference=open_ends)) == (
         "Undecided between tuned and base: with failed judgements at worst and at best the difference is -0.20 to +0.90"
@@ -143,7 +143,7 @@ def test_failed_judgements_that_could_turn_the_sign_leave_it_undecided() -> None
     assert uneven.startswith("Undecided between tuned and base: judgements failed at different rates")
 
 
-def test_a_judge_that_its_card_shows_blind_gives_no_score() -> None:
+def test_a_judge_that_misses_plain_defects_gives_no_score() -> None:
     share = {"n": 40, "mean": 0.9}
     longest = card(defects={"looped": {"lower": {"n": 40, "mean": 0.0}, "higher": {"n": 40, "mean": 1.0}}})
     rng = card(defects={"null": {"lower": {**share, "mean": 0.6}, "higher": {**share, "mean": 0.4}}})
@@ -157,13 +157,13 @@ def test_a_judge_that_its_card_shows_blind_gives_no_score() -> None:
     assert NO_CARD in headline.score_line(sound(card=card(defects={"null": {"lower": {"n": 0, "mean": None}}})))
 
 
-def test_a_win_rate_that_may_be_length_says_so() -> None:
+def test_a_win_rate_that_may_be_due_to_length_says_so() -> None:
     found = pair(controlled={"state": "not identifiable"})
     line = headline.lines(sound(compare__preferences__pairs={"tuned:base": found}))[1]
     assert line.endswith("a preference for length cannot be ruled out, its effect is not identifiable")
 
 
-def test_the_band_stands_under_the_scores(toy: Path) -> None:
+def test_the_seed_band_is_shown_below_the_scores(toy: Path) -> None:
     seeds = {"of": lock(toy), "score": {"band": 0.6}, "seeds": [0, 1, 2]}
     assert "seeds differ by up to ±0.60 (95%, from 3 seeds)" in str(scores.scores(sound(seeds=seeds), Snapshot("main")))
     other = seeds | {"of": "0" * 16}
@@ -171,7 +171,7 @@ def test_the_band_stands_under_the_scores(toy: Path) -> None:
 
 
 @pytest.mark.parametrize("seeds", [None, {"of": "0" * 16, "score": {"band": 9.0}}, {"score": {"band": 9.0}}])
-def test_the_band_of_other_inputs_counts_for_nothing(toy: Path, seeds: dict[str, Any] | None) -> None:
+def test_a_seed_band_of_other_inputs_is_ignored(toy: Path, seeds: dict[str, Any] | None) -> None:
     lock(toy)
     assert headline.score_line(sound(seeds=seeds)).startswith("tuned is better than base by 2.50")
 
@@ -185,7 +185,7 @@ def test_the_band_of_other_inputs_counts_for_nothing(toy: Path, seeds: dict[str,
         ({"mean": 0.5, "low": None, "high": None}, "tuned against base: win rate 50.0% (ties count half; n = 4 in 2"),
     ],
 )
-def test_the_win_rate_has_a_line_of_its_own(win: dict[str, Any], words: str) -> None:
+def test_the_win_rate_has_its_own_line(win: dict[str, Any], words: str) -> None:
     found = pair(win={"n": 4, "clusters": 2, **win})
     assert headline.lines(sound(compare__preferences__pairs={"tuned:base": found}))[1].startswith(words)
 
@@ -205,7 +205,7 @@ def test_older_metrics_still_give_a_sentence() -> None:
     assert headline.score_line(Snapshot("here", "", found, PARAMS)) == f"No score is shown; {NO_CARD}"
 
 
-def test_preference_learning_has_a_headline_of_its_own() -> None:
+def test_preference_learning_has_its_own_headline() -> None:
     said = headline.lines(sound(aligned=True))
     assert [line.split(" by ")[0].split(":")[0] for line in said] == [
         "tuned is better than base",
@@ -240,11 +240,11 @@ def test_preference_learning_has_a_headline_of_its_own() -> None:
         ),
     ],
 )
-def test_the_caveats_of_the_first_headline_are_those_of_the_second(edits: dict[str, Any], words: str) -> None:
+def test_both_headlines_have_the_same_caveats(edits: dict[str, Any], words: str) -> None:
     assert headline.score_line(sound(aligned=True, **edits), "aligned_difference").startswith(words)
 
 
-def test_the_noise_of_another_training_seed_is_none_of_two_models_on_one_adapter(toy: Path) -> None:
+def test_seed_noise_does_not_apply_to_two_models_of_one_training(toy: Path) -> None:
     seeds = {"of": lock(toy), "score": {"band": 0.6}}
     said = headline.lines(sound(aligned=True, seeds=seeds))
     assert said[0].startswith("tuned is better than base by 2.50"), "the base was trained with no seed"

@@ -1,4 +1,4 @@
-"""How far the judge can be trusted, part by part, and how many judges were tried in a repository."""
+"""The section about the judge, part by part, and the number of judges tried in a repository."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.markup import plain, rows, state
 
 @pytest.fixture(autouse=True)
 def _nothing_has_run(toy: Path) -> None:
-    """Away from the lock of the checkout: what was edited since its run is no matter of these tests."""
+    """A folder without dvc.lock, so that edits of the checkout raise no alert here."""
 
 
 OLD = state()
@@ -53,7 +53,7 @@ def repository(toy: Path) -> Path:
     return toy
 
 
-def test_every_judge_that_was_tried_is_counted(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_tried_judge_is_counted(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for ids in ({"ad": "j1"}, {"ad": "j2"}, {"ad": "j1"}, "{ no JSON", "[]"):
         commit(ids)
     git("checkout", "-q", "-b", "other")
@@ -85,7 +85,7 @@ def test_before_the_judge_there_is_no_section(toy: Path) -> None:
     assert judge_health.section(state(), OLD) == ""
 
 
-def test_a_judge_that_nobody_calibrated_says_so_here_too(toy: Path) -> None:
+def test_an_uncalibrated_judge_has_a_warning(toy: Path) -> None:
     assert "UNCALIBRATED: no votes" in plain(judge_health.section(state(**metrics()), OLD))
     assert "UNCALIBRATED" not in plain(judge_health.section(sound(), OLD))
 
@@ -101,7 +101,7 @@ def test_repeats_controls_and_orders() -> None:
     assert found[1] == ["tuned:base", "4", "75.0% [40.0, 90.0%]", "1 / 0", "+1.00, p = 1", "50.0%", "1", "–", ""]
 
 
-def test_what_holds_for_every_pair_of_rules_is_said_once() -> None:
+def test_the_remark_on_a_rule_judge_is_shown_once() -> None:
     now = state(**metrics())
     part = now.metrics["compare"]["preferences"]["pairs"]["tuned:base"]
     part["orders"] = {**part["orders"], "reason": pairwise_summary.BLIND}
@@ -110,7 +110,7 @@ def test_what_holds_for_every_pair_of_rules_is_said_once() -> None:
     assert str(page).count(pairwise_summary.BLIND) == 1
 
 
-def test_a_pair_is_shown_and_a_withheld_one_is_not() -> None:
+def test_a_withheld_pair_shows_no_rate() -> None:
     now = state(**metrics())
     assert rows(judge_health.win_rates(now))[1][3:] == [
         "87.5% [60.0, 95.0%]",

@@ -1,4 +1,4 @@
-"""The preview of a training sample: the tokens that carry loss, on a small tokenizer that is made here."""
+"""The preview of a training sample: the tokens that carry loss, with a small tokenizer built here."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def spans(page: str) -> list[tuple[str, str]]:
     return [(name, plain(text)) for name, text in re.findall(r'<span class="([\w ]+)">(.*?)</span>', body[1], re.S)]
 
 
-def test_what_carries_loss_is_the_answer_and_its_stop(folder: Path) -> None:
+def test_the_answer_and_its_stop_token_carry_loss(folder: Path) -> None:
     found = spans(mask_preview.section(NOW, NOW))
     assert "".join(text for name, text in found if name.startswith("learnt")) == "贵↵\n& dear<|im_end|>"
     read = "".join(text for name, text in found if name.startswith("read"))
@@ -67,7 +67,7 @@ def test_the_tokens_are_those_of_the_training(folder: Path) -> None:
         f"The first training sample, a/1, as encoded for training: {learnt} of {len(rows[0].ids)} tokens carry loss"
         in said
     )
-    assert "stops among them: 1;" in said
+    assert "tokens carry loss, 1 of them stop tokens;" in said
 
 
 class Spaced:
@@ -83,7 +83,7 @@ def test_a_space_before_a_word_is_seen() -> None:
     assert [text for text, _, _ in mask_preview.pieces(Spaced(), [0, 1, 2], [IGNORE, 1, 2])] == ["the", " lazy", " dog"]
 
 
-def test_all_turns_are_learnt_where_training_learns_them(folder: Path) -> None:
+def test_all_turns_carry_loss_with_turns_all(folder: Path) -> None:
     talk = [*ASK, {"role": "assistant", "content": "first"}, *ASK]
     write(mask_preview.TRAIN, [{"id": "a/1", "prompt": talk, "completion": SAY}])
     now = Snapshot("here", params={"train": {"turns": "all"}})
@@ -118,7 +118,7 @@ def test_there_is_no_preview_without_data_or_tokenizer(toy: Path, folder: Path) 
     ("line", "words"),
     [("{", "data/train.jsonl:1: not JSON"), ('{"id": "a", "prompt": [], "completion": []}', "does not end with")],
 )
-def test_what_cannot_be_shown_is_said(folder: Path, line: str, words: str) -> None:
+def test_a_failed_preview_names_its_cause(folder: Path, line: str, words: str) -> None:
     Path(mask_preview.TRAIN).write_text(line + "\n")
     assert f"No preview: {words}" in plain(mask_preview.section(NOW, NOW)).replace("the completion ", "")
 

@@ -1,4 +1,4 @@
-"""What the page says before preferences are learnt: of pairs, reward model and samples, as the stages measure them."""
+"""Preference learning before its training: pairs, reward model and samples, from metrics of the stages."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def test_the_fixture_has_the_keys_that_the_stages_write() -> None:
     assert set(keys(REWARD)) & set(keys(found["reward"])) >= {".accuracy.*.mean", ".calibration.bins", ".length.rho"}
 
 
-def test_nothing_learnt_nothing_said() -> None:
+def test_no_section_without_preference_learning() -> None:
     assert preference_learning.section(sound(), OLD) == ""
     off = {"pairs": {"n": 0, "flags": []}, "reward": {"n": 0}, "rollout/tuned": {"n": 0, "refusals": []}}
     assert preference_learning.section(state(AUDIT, **off, align={"method": "none"}), OLD) == ""
 
 
-def test_a_shortcut_is_red_and_every_flag_an_alarm() -> None:
+def test_a_shortcut_is_red_and_every_flag_a_warning() -> None:
     found = learnt()["pairs"]
     page = preference_learning.section(state(AUDIT, pairs=found), OLD)
     head, fake, weak, whole = rows(page)[:4]
@@ -84,7 +84,7 @@ def test_a_shortcut_is_red_and_every_flag_an_alarm() -> None:
         )
 
 
-def test_always_shorter_gives_a_side_away_too() -> None:
+def test_always_shorter_is_a_shortcut_too() -> None:
     found = {"n": 10, "strategies": {"weak": strategy(10, 0.5, 0)}, "flags": []}
     assert preference_learning.section(state(AUDIT, pairs=found), OLD).count("mark bad") == 1
 
@@ -125,13 +125,13 @@ def test_the_reward_model_by_strategy_with_its_calibration() -> None:
     assert "clusters: an interval needs" in told
 
 
-def test_a_warning_that_the_audit_has_told_is_not_told_again() -> None:
+def test_a_warning_of_the_audit_is_shown_once() -> None:
     line = learnt()["pairs"]["flags"][0]["line"]
     both = state(AUDIT, pairs=learnt()["pairs"], reward={**REWARD, "warnings": [line]})
     assert plain(preference_learning.section(both, OLD)).count(line) == 1
 
 
-def test_samples_that_teach_nothing_are_counted_and_refused() -> None:
+def test_samples_without_signal_are_counted_and_refused() -> None:
     page = preference_learning.section(state(AUDIT, **{"rollout/tuned": ROLLOUT}), OLD)
     told = plain(page)
     assert "2 samples of tuned for each of 3 held-out prompts. In 2 of these prompts (66.7%) all samples" in told
@@ -143,7 +143,7 @@ def test_samples_that_teach_nothing_are_counted_and_refused() -> None:
     assert "alerts" not in preference_learning.section(state(AUDIT, **{"rollout/tuned": drawn(0.5)}), OLD)
 
 
-def test_the_reward_is_held_against_the_judge() -> None:
+def test_the_reward_is_correlated_with_the_judge() -> None:
     drawn_rows = [row | {"sample": n % 2} for n, row in enumerate(samples([[0.0, 1.0], [0.5, 1.0], [0.25, 0.5]]))]
     judged_rows = [{**row, "score": 5 * row["reward"], "outcome": "ok"} for row in drawn_rows]
     judged_rows[-1]["outcome"] = "timeout"
@@ -155,7 +155,7 @@ def test_the_reward_is_held_against_the_judge() -> None:
     assert "and judge" not in preference_learning.section(state(AUDIT, **{"rollout/tuned": ROLLOUT}), OLD)
 
 
-def test_what_it_changed_comes_first(toy: Path) -> None:
+def test_the_effect_comes_first(toy: Path) -> None:
     page = preference_learning.section(sound(aligned=True), OLD)
     heads = [plain(part.split("</h3>")[0]) for part in page.split("<h3>")[1:]]
     assert heads == [

@@ -1,4 +1,4 @@
-"""Curves of preference learning, and its first and last figures."""
+"""Curves of preference learning, and its first and last metrics."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def drawn(page: str) -> list[str]:
     return re.findall(r'<polyline points="[^"]*" class="line ([^"]*)"', page)
 
 
-def test_dpo_draws_what_it_logs_and_tells_the_held_out_pairs(toy: Path) -> None:
+def test_dpo_has_curves_and_held_out_pairs(toy: Path) -> None:
     logged = {"loss": 0.7, "rewards/accuracies": 0.5, "rewards/margins": 0.1, "logps/chosen": -30.0}
     logged |= {"logps/rejected": -40.0, "eval_loss": 0.6, "eval_rewards/accuracies": 0.75}
     write([{"step": step, **logged} for step in (10, 20)], dpo.COLUMNS)
@@ -41,7 +41,7 @@ def test_dpo_draws_what_it_logs_and_tells_the_held_out_pairs(toy: Path) -> None:
     assert table[5][:2] == ["10", "0.70"], "the chart has its table"
 
 
-def test_the_held_out_figures_are_those_that_dpo_makes() -> None:
+def test_held_out_metrics_have_the_form_that_dpo_writes() -> None:
     row = {"id": "a", "item": "a", "kind": "weak", "chosen": [1, 2], "rejected": [3]}
     pairs = preference_pairs.Pairs([row, {**row, "item": "b", "kind": "fake"}], {})
     before, after = ([{"chosen": chosen, "rejected": -2.0}] * 2 for chosen in (-3.0, -1.0))
@@ -51,7 +51,7 @@ def test_the_held_out_figures_are_those_that_dpo_makes() -> None:
     assert [cell.split()[0] for cell in table[3][1:]] == ["2", "0.0%", "100.0%", "100.0%", "100.0%", "100.0%"]
 
 
-def test_grpo_draws_its_reward_and_each_function(toy: Path) -> None:
+def test_grpo_has_curves_of_the_reward_and_each_function(toy: Path) -> None:
     logged = {"loss": 0.1, "reward": 0.5, "frac_reward_zero_std": 0.25, "kl": 0.01, "each/banned": 0.9}
     history = [{"step": step, **logged} for step in (1, 2)]
     write(history, grpo.columns(history))
@@ -70,6 +70,6 @@ def test_a_warning_stands_above_the_curves(toy: Path) -> None:
 
 
 @pytest.mark.parametrize("found", [None, {}, {"method": "none"}])
-def test_nothing_was_trained(toy: Path, found: Any) -> None:
+def test_no_section_without_a_training(toy: Path, found: Any) -> None:
     write([], dpo.COLUMNS)
     assert preference_learning.learning(state(align=found)) == ""

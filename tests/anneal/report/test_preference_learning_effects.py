@@ -1,4 +1,4 @@
-"""What preference learning changed: defects, rewards, price, from the block that compare makes."""
+"""The effect of preference learning: defects, rewards, cost, from metrics that compare writes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_without_an_aligned_model_there_is_nothing() -> None:
     assert preference_learning.effects(sound(compare__alignment=block())) == ""
 
 
-def test_defects_rewards_and_price() -> None:
+def test_defects_rewards_and_cost() -> None:
     page = preference_learning.effects(sound(aligned=True, compare__alignment=block()))
     table = rows(page)
     assert table[0] == ["share of texts with", "texts", *NAMES, "aligned − tuned", "in words"]
@@ -63,7 +63,7 @@ def test_defects_rewards_and_price() -> None:
     assert [row[0] for row in table[-4:]] == list(NAMES)
 
 
-def test_what_the_answers_pass_stands_first() -> None:
+def test_pass_rates_come_first() -> None:
     page = preference_learning.effects(sound(aligned=True, compare__alignment=block("banned", "unsupported")))
     table = rows(page)
     assert table[0] == ["share of answers that pass", *NAMES, "aligned − tuned", "in words"]
@@ -71,7 +71,7 @@ def test_what_the_answers_pass_stands_first() -> None:
     assert (table[2][3][:5], table[2][6]) == ("50.0%", "higher in aligned")
 
 
-def test_what_gets_worse_is_red_and_what_is_open_is_neither() -> None:
+def test_worse_is_red_and_open_is_unmarked() -> None:
     gap = {"mean": 0.1, "low": 0.05, "high": 0.15}
     for state, good, mark in (
         ("higher", "lower", "mark bad"),

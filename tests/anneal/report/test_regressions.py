@@ -1,4 +1,4 @@
-"""Texts against those of a revision: paired under one judge, improved and regressed, and where nothing can be said."""
+"""Score changes against a revision: paired under one judge, improved, regressed, and not comparable."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_dimensions_share_one_correction(toy: Path) -> None:
     assert found["ad"]["facts"]["p_holm"] == found["ad"]["facts"]["p"]
 
 
-def test_a_change_inside_the_noise_is_said_to_be_noise(toy: Path) -> None:
+def test_a_change_within_seed_noise_says_so(toy: Path) -> None:
     lock = "schema: '2.0'\nstages:\n  train:\n    cmd: x\n    outs: [{path: data/judgements/tuned.jsonl, md5: cc}]\n"
     Path("dvc.lock").write_text(lock)
     write(JUDGED, [judgement(name, 4.0 + (i // 2) / 100) for i, name in enumerate(IDS)])
@@ -118,7 +118,7 @@ def test_a_change_inside_the_noise_is_said_to_be_noise(toy: Path) -> None:
     assert regressions.sentence(now, old, regressions.changes(now, old)).endswith(": higher")
 
 
-def test_passes_that_came_and_went(toy: Path) -> None:
+def test_gained_and_lost_passes(toy: Path) -> None:
     def checks(passing: set[str]) -> list[dict[str, Any]]:
         return [
             {"id": i, "system": s, "strict": i in passing and s == "tuned"} for i in "abcd" for s in ("tuned", "base")
@@ -139,7 +139,7 @@ def test_means_of_other_test_records_are_no_difference(toy: Path) -> None:
     assert regressions.sentence(now, old, {}) == "tuned here minus tuned at main: different test records"
 
 
-def test_each_side_is_read_by_what_it_ships(toy: Path) -> None:
+def test_each_side_reads_its_shipped_model(toy: Path) -> None:
     """Here the aligned texts, at the revision the tuned ones: what is handed out, however it was trained."""
     now, plain_run = sound(aligned=True), sound()
     assert (regressions.judgements(now), regressions.judgements(plain_run)) == ("data/judgements/aligned.jsonl", JUDGED)
@@ -157,7 +157,7 @@ def test_each_side_is_read_by_what_it_ships(toy: Path) -> None:
     assert regressions.changes(now, old)["all"]["mean"] == 0.5, "its aligned texts are not kept: the means remain"
 
 
-def test_passes_are_counted_in_what_is_shipped(toy: Path) -> None:
+def test_passes_are_counted_in_the_shipped_model(toy: Path) -> None:
     rows_here = [{"id": "a", "system": s, "strict": s == "aligned"} for s in ("aligned", "tuned")]
     write(regressions.CHECKED, rows_here)
     lock = {regressions.CHECKED: keep([{"id": "a", "system": "tuned", "strict": False}])}

@@ -1,4 +1,4 @@
-"""The summary: what a comment on a pull request shows, and how long it may be."""
+"""The summary: the parts of a pull-request comment and its length."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.finished import PARAMS, metrics, sound
 
 @pytest.fixture(autouse=True)
 def _nothing_has_run(toy: Path) -> None:
-    """Away from the lock of the checkout: what was edited since its run is no matter of these tests."""
+    """A folder without dvc.lock, so that edits of the checkout raise no alert here."""
 
 
 SAME = Snapshot("main", "", metrics(), PARAMS)
 
 
-def test_verdict_then_banner_then_tables() -> None:
+def test_headline_then_alerts_then_tables() -> None:
     said = summary.summary(sound(format__over_length={"rows": 3}), SAME)
     places = [
         said.index(words)
