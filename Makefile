@@ -8,7 +8,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help setup repro report verify rejudge seeds judge-card blind label unblind blind-serve test lint deps recipe base lock bench
+.PHONY: help setup repro report why verify rejudge seeds judge-card blind label unblind blind-serve test lint deps recipe base lock bench
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ repro: setup ## from source material to a judged, merged model, then the report
 report: setup ## what changed against BASE (main); MIN_SCORE=4.2 MAX_REGRESSION=0.1 make it a gate
 	@python -m commands.report $(BASE) $(if $(MIN_SCORE),--min-score "$(MIN_SCORE)") $(if $(MAX_REGRESSION),--max-regression "$(MAX_REGRESSION)")
 
+why: setup ## what a stage read otherwise than at a revision (STAGE=judge@golden BASE=HEAD~1)
+	@test -n "$(STAGE)" || { echo 'make why STAGE=judge@golden BASE=HEAD~1; stages: dvc stage list'; exit 1; }
+	@python -m commands.why $(STAGE) $(BASE)
+
 verify: setup ## compute every number of the report again from stored rows, without a model or a judge
 	@python -m commands.verify
 
@@ -39,7 +43,7 @@ rejudge: setup ## today's judge on the stored answers of old experiments (EXPS="
 seeds: setup ## how far the scores move when only the training seed differs (N=3 runs in all)
 	@python -m commands.seeds --n $(or $(N),3)
 
-judge-card: setup ## what the judge finds of planted defects: reports/metrics/card.json
+judge-card: setup ## what the judge detects of injected defects: reports/metrics/card.json
 	dvc repro card
 
 blind: setup ## a page that asks people which text is better (N=40 PAIR="tuned:base" QUESTION="..." FORCE=1)

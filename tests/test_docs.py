@@ -10,6 +10,7 @@ import ast
 import functools
 import itertools
 import json
+import logging
 import re
 import shlex
 import subprocess
@@ -247,10 +248,14 @@ def dvc_error(words: list[str]) -> str:
     """Checked by DVC's own parser; stages and the keys of -S are those of the project."""
     from dvc.cli import DvcParserError
 
+    # DVC logs a refused command line, and its handler may hold the captured stderr of an earlier test, now closed.
+    logging.disable(logging.CRITICAL)
     try:
         arguments = dvc_parser().parse_args(words)
     except (DvcParserError, SystemExit):
         return "DVC refuses this command line"
+    finally:
+        logging.disable(logging.NOTSET)
     keys = [setting.partition("=")[0] for setting in getattr(arguments, "set_param", None) or []]
     absent = [f"params.yaml has no {key}" for key in keys if not has_key(key)]
     if arguments.cmd in ("repro", "status", "commit"):
