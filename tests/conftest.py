@@ -25,6 +25,9 @@ os.environ.update(
     TRL_EXPERIMENTAL_SILENCE="1",
 )
 
+# Imported before any test: the handlers of DVC's log keep the stdout and stderr of the moment, and those that a test
+# captures are closed after it.
+import dvc  # noqa: F401
 import pytest
 from ruamel.yaml import YAML
 
