@@ -15,6 +15,7 @@ from anneal.preference import calibration, pair_flaws, reward_spread
 from anneal.preference.pair_flaws import Pair
 from anneal.preference.reward_spread import Limits
 from anneal.report import preference_learning
+from stages import audit
 from tests.finished import drawn, learnt, sound, strategy
 from tests.markup import plain, rows, state
 
@@ -90,7 +91,6 @@ def test_always_shorter_is_a_shortcut_too() -> None:
 
 
 def test_the_audit_of_real_pairs_fits_the_page() -> None:
-    audit = pytest.importorskip("stages.audit")
     rng = random.Random(0)
     made = [
         Pair(f"{i}", f"i{i}", "weak", "train", "[]", "good " * rng.randint(1, 4), "bad " * rng.randint(1, 4))
